@@ -91,10 +91,10 @@ enum np_verdict { NP_DENY, NP_ALLOW, NP_NEXT };
 enum np_dir { NP_IN, NP_OUT };	/* into the host by the device, out of it */
 
 /*
- * Sizes of the value: 4 KiB, 16 KiB, 64 KiB, then doubling to 64 MiB. Each tier
+ * Sizes of the value: 4 KiB, 16 KiB, 64 KiB, then doubling to 16 MiB. Each tier
  * is a map of maps with one entry; np_state says which is live.
  */
-#define NP_TIERS	13
+#define NP_TIERS	11
 #define np_tier_bytes(t) ((t) < 3 ? 4096u << (2 * (t)) : 65536u << ((t) - 2))
 
 /* At most this many (major, minor) class pairs are looked at for a packet. */
@@ -169,14 +169,15 @@ struct np_count {
 #define NP_SLOT_PAGE	1024	/* slots in an inner map of np_counts */
 #define NP_SLOT_PAGES	4096
 
-/* Per CPU, struct np_count each, in map np_stats. NP_S_DENY_* are drops. */
+/* Per CPU, struct np_count each, in map np_stats. A packet counts in one. */
 enum np_stat {
-	NP_S_ALLOW,		/* passed, for whatever reason */
+	NP_S_ALLOW,		/* passed by a rule or the default */
+	NP_S_FLOW,		/* passed by the flow table */
+	NP_S_FRAGMENT,		/* passed as its first fragment was */
+	NP_S_RELATED,		/* passed: an ICMP error about a live flow */
+	NP_S_NEIGH,		/* passed: ARP or neighbour discovery, default is deny */
+	NP_S_ADOPTED,		/* passed: a flow older than the policy (--adopt) */
 	NP_S_NEXT,		/* no opinion */
-	NP_S_FLOW,		/* of NP_S_ALLOW: by the flow table */
-	NP_S_RELATED,		/* of NP_S_ALLOW: ICMP errors about a live flow */
-	NP_S_NEIGH,		/* of NP_S_ALLOW: ARP, neighbour discovery */
-	NP_S_ADOPTED,		/* of NP_S_ALLOW: flows older than the policy */
 	NP_S_DENY_POLICY,
 	NP_S_DENY_MALFORMED,
 	NP_S_DENY_FRAGMENT,	/* first fragment not seen */
