@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# One feature F = progs/F.bpf.c, tools/F.c and its parts tools/F-*.c, tests/F*.bats,
+# tests/unit/F-*.c, tests/fuzz/F-*.c, kernel/F/. Adding one edits nothing here.
+B	 := build
+KSRC	 ?= $B/linux
+CLANG	 ?= clang-19
+PREFIX	 ?= /usr/local
+FEATURES := $(patsubst progs/%.bpf.c,%,$(wildcard progs/*.bpf.c))
+
+KTREE	 := $(abspath $B/linux)
+KSRC	 := $(abspath $(strip $(KSRC)))
+KREADY	 := $B/ready$(subst /,-,$(KSRC))
+UAPI	 := $B/uapi/usr/include
+LIBBPF	 := $B/libbpf/libbpf.a
+YNL	 := $B/ynl/tools/net/ynl
+LIBYNL	 := $B/ynl/libynl.a
+BPFTOOL	 := $B/bpftool/bootstrap/bpftool
+# libynl has a part per netlink family: only those that a source includes are built.
+FAMILIES := $(sort $(shell sed -n 's/^\#include ["<]\(.*\)-user\.h[">].*/\1/p' \
+	      $(wildcard tools/*.[ch] tests/*.c)))
+
+CFLAGS	 ?= -g -O2
+WARN	 := -Wall -Wextra -Wno-unused-parameter -Werror
+CPPFLAGS += -D_GNU_SOURCE -I$B/include -Iprogs -Itools -Iskel -I$B/tests -isystem $(UAPI) \
+	    -isystem $(YNL)/lib -isystem $(YNL)/generated
+LIBS	 := $(LIBBPF) $(LIBYNL)
+LDLIBS	 := -Wl,--as-needed -ljansson -lzstd -lpcap -lelf -lz
+BPFFLAGS := -g -O2 $(WARN) --target=bpf -mcpu=v3 -fms-extensions -Wno-microsoft-anon-tag \
+	    -D__TARGET_ARCH_x86 -isystem vmlinux -isystem $B/include -Iprogs
+SANFLAGS := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined
+
+ifneq ($V,1)
+Q := @
+MAKEFLAGS += --no-print-directory
+endif
+msg = @printf '  %-8s %s\n' $1 $(patsubst $B/%,%,$2)
+# $(call parts,DIR,F): the objects of feature F's parts
+parts = $(patsubst tools/%.c,$B/$1/%.o,$(wildcard tools/$2-*.c))
+names = $(patsubst tests/$1/%.c,$B/$1/%,$(wildcard tests/$1/*.c))
+
+all: $(FEATURES:%=$B/%)			## build every tool
+$(FEATURES): %: $B/%			## build one tool
+
+# What everything else needs from the kernel tree. KSRC= names another tree.
+$(KREADY): $(if $(filter $(KTREE),$(KSRC)),kernel/BASE kernel/series $(wildcard kernel/*/*.patch))
+	$(if $^,$Qkernel/build tree)
+	$Qmkdir -p $(@D) && touch $@
+$(UAPI)/linux/version.h: $(KREADY)
+	$(call msg,UAPI,$(UAPI))
+	$Q$(MAKE) -s -C $(KSRC) O=$(abspath $B/uapi) headers
+	$Qtouch $@
+$(LIBBPF): $(KREADY)
+	$(call msg,LIB,$@)
+	$Qmkdir -p $(@D)
+	$Q$(MAKE) -s -C $(KSRC)/tools/lib/bpf OUTPUT=$(abspath $(@D))/ \
+		DESTDIR=$(abspath $B) prefix= $(abspath $@) install_headers
+	$Qtouch $@
+$(BPFTOOL): $(KREADY)
+	$(call msg,BPFTOOL,$@)
+	$Qmkdir -p $B/bpftool
+	$Q$(MAKE) -s -C $(KSRC)/tools/bpf/bpftool OUTPUT=$(abspath $B/bpftool)/ \
+		SKIP_CRYPTO=1 bootstrap
+	$Qtouch $@
+$B/bpftool/bpftool: $(BPFTOOL) vmlinux/vmlinux.h
+	$(call msg,BPFTOOL,$@)
+	$Q$(MAKE) -s -C $(KSRC)/tools/bpf/bpftool OUTPUT=$(abspath $B/bpftool)/ \
+		SKIP_CRYPTO=1 SKIP_LLVM=1 SKIP_LIBBFD=1 CLANG=$(CLANG) \
+		VMLINUX_H=$(abspath vmlinux/vmlinux.h) $(abspath $@)
+	$Qtouch $@
+
+# libynl generates code beside its sources, so it is built in a copy.
+$(YNL)/Makefile.deps: $(KREADY)
+	$Qrm -rf $B/ynl && mkdir -p $(YNL)
+	$Qcp -r $(KSRC)/tools/net/ynl/. $(YNL)
+	$Qchmod -R u+w $(YNL) && ln -s $(KSRC)/Documentation $(KSRC)/include $B/ynl
+	$Qtouch $@
+$(YNL)/lib/ynl.o: $(YNL)/Makefile.deps
+	$Q$(MAKE) -s -C $(@D) ynl.o
+$(YNL)/generated/%-user.o: $(YNL)/Makefile.deps
+	$(call msg,YNL,$*)
+	$Q$(MAKE) -s -C $(@D) $(@F) >/dev/null
+$(LIBYNL): $(YNL)/lib/ynl.o $(FAMILIES:%=$(YNL)/generated/%-user.o)
+	$Qrm -f $@ && $(AR) rcs $@ $^
+
+# BPF objects and their skeletons
+define bpfobj
+$(call msg,BPF,$@)
+$Qmkdir -p $(@D)
+$Q$(CLANG) $(BPFFLAGS) -MMD -MP -MT $@ -MF $(@:.o=.d) -c $< -o $@.tmp
+$Q$(BPFTOOL) gen object $@ $@.tmp && rm $@.tmp
+endef
+define skeleton
+$(call msg,SKEL,$@)
+$Q$(BPFTOOL) gen skeleton $< name $(subst -,_,$*) >$@
+endef
+$B/obj/%.bpf.o: progs/%.bpf.c vmlinux/vmlinux.h | $(LIBBPF) $(BPFTOOL)
+	$(bpfobj)
+$B/tests/%.bpf.o: tests/%.bpf.c vmlinux/vmlinux.h | $(LIBBPF) $(BPFTOOL)
+	$(bpfobj)
+skel/%.skel.h: $B/obj/%.bpf.o
+	$(skeleton)
+$B/tests/%.skel.h: $B/tests/%.bpf.o
+	$(skeleton)
+
+# C objects: for the tools (obj), for unit tests (san), for fuzz targets (fuzzobj)
+define object
+$(call msg,CC,$@)
+$Qmkdir -p $(@D)
+$Q$1 -std=gnu11 $(CPPFLAGS) $2 $(WARN) -MMD -MP -c $< -o $@
+endef
+HEADERS := $(UAPI)/linux/version.h $(LIBS)
+SKELS	:= $(FEATURES:%=skel/%.skel.h)
+$B/obj/%.o: tools/%.c | $(HEADERS) $(SKELS)
+	$(call object,$(CC),$(CFLAGS))
+$B/tests/%.o: tests/%.c | $(HEADERS)
+	$(call object,$(CC),$(CFLAGS))
+$B/san/%.o: tools/%.c | $(HEADERS) $(SKELS)
+	$(call object,$(CC),$(SANFLAGS))
+$B/san/unit/%.o: tests/unit/%.c | $(HEADERS)
+	$(call object,$(CC),$(SANFLAGS))
+$B/fuzzobj/%.o: tools/%.c | $(HEADERS) $(SKELS)
+	$(call object,$(CLANG),$(SANFLAGS) -fsanitize=fuzzer-no-link)
+$B/fuzzobj/fuzz/%.o: tests/fuzz/%.c | $(HEADERS)
+	$(call object,$(CLANG),$(SANFLAGS) -fsanitize=fuzzer-no-link)
+$(foreach t,$(patsubst tests/%.bpf.c,%,$(wildcard tests/*.bpf.c)),\
+	$(eval $B/tests/$t.o: | $B/tests/$t.skel.h))
+
+.SECONDEXPANSION:
+define link
+$(call msg,LINK,$@)
+$Qmkdir -p $(@D)
+$Q$1 $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDLIBS) -o $@
+endef
+$(FEATURES:%=$B/%): $B/%: $B/obj/%.o $$(call parts,obj,$$*) $B/obj/common.o $(LIBS)
+	$(call link,$(CC) $(CFLAGS))
+$B/tests/%: $B/tests/%.o $(LIBS)
+	$(call link,$(CC) $(CFLAGS))
+# Archives, so that a test links only the parts that it calls.
+$B/san/lib%.a $B/fuzzobj/lib%.a: $$(call parts,$$(notdir $$(@D)),$$*)
+	$Qrm -f $@ && $(AR) rcs $@ $^
+F = $(firstword $(subst -, ,$1))
+$B/unit/%: $B/san/unit/%.o $B/san/lib$$(call F,$$*).a $B/san/common.o
+	$(call link,$(CC) $(SANFLAGS))
+$B/fuzz/%: $B/fuzzobj/fuzz/%.o $B/fuzzobj/lib$$(call F,$$*).a $B/fuzzobj/common.o
+	$(call link,$(CLANG) $(SANFLAGS) -fsanitize=fuzzer)
+
+TESTBINS := $(patsubst tests/%.c,$B/tests/%,$(filter-out %.bpf.c,$(wildcard tests/*.c))) \
+	    $(patsubst tests/%.bpf.c,$B/tests/%.bpf.o,$(wildcard tests/*.bpf.c))
+unit: $(call names,unit)		## build the unit tests
+fuzz: $(call names,fuzz)		## build the fuzz targets
+testbins: all $(TESTBINS) $B/bpftool/bpftool
+
+clean:					## drop build output; the cache of kernels stays
+	rm -rf $B skel/*.skel.h
+help:					## this text
+	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
+
+-include $(wildcard $B/*/*.d $B/*/*/*.d)
+.PHONY: all clean fuzz help testbins unit $(FEATURES)
+.DELETE_ON_ERROR:
+.SECONDARY:
