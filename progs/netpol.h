@@ -95,14 +95,28 @@ enum np_dir { NP_IN, NP_OUT };	/* into the host by the device, out of it */
  * is a map of maps with one entry; np_state says which is live.
  */
 #define NP_TIERS	11
-#define np_tier_bytes(t) ((t) < 3 ? 4096u << (2 * (t)) : 65536u << ((t) - 2))
+#define np_tier_bytes(t) ((t) < 2 ? 4096u << (2 * (t)) : 16384u << (t))
 
-/* At most this many (major, minor) class pairs are looked at for a packet. */
+/* At most so many (major, minor) class pairs are looked at for a packet. */
 #define NP_WALK_MAX	64
+/* Entries of a chain. */
+#define NP_CHAIN_MAX	64
 
 /* IPv6 extension headers and VLAN tags that are walked. */
 #define NP_EXT_MAX	6
 #define NP_VLAN_MAX	2
+
+/* Entries of the maps, where the tool has no better number. */
+#define NP_FLOWS	16384
+#define NP_FRAGS	1024
+#define NP_BUCKETS	1024
+#define NP_EVENTS_BYTES	65536
+
+/*
+ * The policy as it was loaded, compressed, in pages; entry gen & 1 of np_text. The first
+ * page begins with this.
+ */
+#define NP_TEXT_PAGE	4096
 
 struct np_state {
 	__u32 tier;		/* the live one; NP_NONE: no policy, everything is denied */
@@ -198,7 +212,7 @@ struct np_event {
 	__be32 src[4];
 	__be32 dst[4];
 	__be16 sport;
-	__be16 dport;		/* ICMP: type << 8 | code in network order */
+	__be16 dport;		/* ICMP: type, code */
 	__u8 proto;
 	__u8 family;
 	__u8 dir;
