@@ -33,9 +33,9 @@ int np_frame_parse(const char *text, size_t len, unsigned int l2, struct np_fram
 void np_frame_free(struct np_frame *frame);
 
 /*
- * A classic pcap file of Ethernet or raw IP, made to fit l2. open: 0, -EINVAL (err tells), -errno of
- * the file. next: 1 a frame, 0 the end, -EINVAL (err tells), -errno. Packets cut short
- * by the capture are padded with zeros to their length when that is possible.
+ * A classic pcap file of Ethernet or raw IP, made to fit l2. open: 0, -EINVAL
+ * (err tells) or -errno of the file. next: 1 a frame, 0 the end, -EINVAL (err
+ * tells) or -errno. What the capture cut off a packet is zeros again.
  */
 struct np_pcap;
 int np_pcap_open(const char *path, unsigned int l2, struct np_pcap **pcap, struct np_error *err);
