@@ -392,6 +392,24 @@ static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
 
 /* --- the table --- */
 
+/* What a rule looks at, in the direction in which it looks. */
+struct tuple {
+	__be32 addr[2][4];	/* source, destination */
+	__u16 sport;
+	__u16 sel;
+	__u8 proto;
+	__u8 family;
+	__u8 dir;
+	__u8 peek;		/* only the header is wanted */
+};
+
+struct decision {
+	__u32 gen;
+	__u32 flags;
+	__u32 action;
+	__u32 rule;		/* NP_NONE: the default */
+};
+
 /*
  * The index is masked rather than checked: the verifier sees the bound, the loader
  * made the offsets, and a table that is not as netpol.h says can at worst decide
@@ -408,7 +426,8 @@ static __always_inline __u64 dword(const __u32 *t, __u32 mask, __u32 i)
 	return *(const __u64 *)&t[i & mask & ~1u];
 }
 
-#define SEARCH_STEPS	24
+/* Enough for the words of the largest tier. */
+#define SEARCH_STEPS	22
 
 /* The last of n words from `base` that is not above x, else the first. */
 static __always_inline __u32 search(const __u32 *t, __u32 mask, __u32 base, __u32 n, __u32 x)
@@ -423,16 +442,21 @@ static __always_inline __u32 search(const __u32 *t, __u32 mask, __u32 base, __u3
 	return base;
 }
 
+/* 1 if a < b. The barrier keeps the compiler from making a branch of it again. */
 static __always_inline __u64 lt64(__u64 a, __u64 b)
 {
-	return ((~a & b) | ((~a | b) & (a - b))) >> 63;
+	__u64 borrow = (~a & b) | ((~a | b) & (a - b));
+
+	barrier_var(borrow);
+	return borrow >> 63;
 }
 
+/* 1 if the 128-bit a <= b. */
 static __always_inline __u64 le128(__u64 ahi, __u64 alo, __u64 bhi, __u64 blo)
 {
-	__u64 differ = ahi ^ bhi;
+	__u64 above = lt64(blo, alo), hi = bhi - ahi;
 
-	return lt64(ahi, bhi) | ((((differ | -differ) >> 63) ^ 1) & (lt64(blo, alo) ^ 1));
+	return (lt64(bhi, ahi) | lt64(hi, above)) ^ 1;
 }
 
 static __always_inline __u32 class4(const __u32 *t, __u32 mask, __u32 dim, __be32 addr)
@@ -449,7 +473,7 @@ static __always_inline __u32 class4(const __u32 *t, __u32 mask, __u32 dim, __be3
 	return word(t, mask, word(t, mask, dim + NP_D_CLASS) + i);
 }
 
-static __always_inline __u32 class6(const __u32 *t, __u32 mask, __u32 dim, const __be32 *addr)
+static __noinline __u32 class6(const __u32 *t, __u32 mask, __u32 dim, const __be32 *addr)
 {
 	__u32 n = word(t, mask, dim + NP_D_N), start = word(t, mask, dim + NP_D_START);
 	__u64 hi = (__u64)bpf_ntohl(addr[0]) << 32 | bpf_ntohl(addr[1]);
@@ -472,24 +496,15 @@ static __always_inline __u32 class6(const __u32 *t, __u32 mask, __u32 dim, const
 	return word(t, mask, word(t, mask, dim + NP_D_CLASS) + (pos - start) / 4);
 }
 
-/* What a rule looks at, in the direction in which it looks. */
-struct tuple {
-	__be32 src[4];
-	__be32 dst[4];
-	__u16 sport;
-	__u16 sel;
-	__u8 proto;
-	__u8 family;
-	__u8 dir;
-	__u8 peek;		/* only the header is wanted */
-};
+/* The class of one address; dim: the IPv4 dimension of its side. */
+static __noinline __u32 class_of(const __u32 *t, __u32 mask, __u32 dim, const struct tuple *q,
+				 __u32 side)
+{
+	const __be32 *addr = q->addr[side & 1];
 
-struct decision {
-	__u32 gen;
-	__u32 flags;
-	__u32 action;
-	__u32 rule;		/* NP_NONE: the default */
-};
+	return q->family == 4 ? class4(t, mask, dim, addr[0]) :
+				class6(t, mask, dim + 2 * NP_D_WORDS, addr);
+}
 
 struct walk {
 	const __u32 *t;
@@ -499,17 +514,43 @@ struct walk {
 	__u32 minor;
 	__u32 minor0;
 	__u32 best;
+	__u32 chain;		/* word offset of the next entry, 0: not in a chain */
 	__u32 sport;
 };
 
-/* One pair of classes; then on to the next. 1 ends the walk. */
-static long walk_pair(__u32 i, struct walk *w)
+/* One entry of a chain. True: the chain has said what it has to say. */
+static __always_inline bool walk_chain(struct walk *w, const __u32 *t, __u32 mask)
+{
+	__u32 e = word(t, mask, w->chain), ports = word(t, mask, w->chain + 1);
+	bool hit = w->sport >= ports >> 16 && w->sport <= (ports & 0xffff);
+
+	w->chain += 2;
+	if (!hit && !(e & NP_LAST))
+		return false;
+	e &= ~NP_LAST;
+	if (hit && e < w->best)
+		w->best = e;
+	w->chain = 0;
+	return true;
+}
+
+/*
+ * One step: an entry of a chain, or a pair of classes, and when done with the pair on to
+ * the next. 1 ends the walk.
+ */
+static long walk_step(__u32 i, struct walk *w)
 {
 	const __u32 *t = w->t;
 	__u32 mask = w->mask, cls = word(t, mask, NP_H_CLASSES) + 2 * w->major;
-	__u32 minors = word(t, mask, NP_H_FLAGS) & NP_F_MINOR;
-	__u32 first = word(t, mask, cls + 1), n = word(t, mask, cls + 3) - first;
+	__u32 minors = word(t, mask, NP_H_FLAGS) & NP_F_MINOR, first, n;
 
+	if (w->chain) {
+		if (!walk_chain(w, t, mask))
+			return 0;
+		goto next;
+	}
+	first = word(t, mask, cls + 1);
+	n = word(t, mask, cls + 3) - first;
 	if (minors) {
 		__u32 groups = word(t, mask, NP_H_GROUPS), g = first;
 
@@ -527,30 +568,20 @@ static long walk_pair(__u32 i, struct walk *w)
 	if (n) {
 		__u32 lo = word(t, mask, NP_H_CELL_LO);
 		__u32 c = search(t, mask, lo + first, n, w->key) - lo;
-		__u32 r = word(t, mask, word(t, mask, NP_H_CELL_RULE) + c);
 
-		if (w->key < word(t, mask, lo + c) ||
-		    w->key > word(t, mask, word(t, mask, NP_H_CELL_HI) + c))
-			r = NP_NONE;
-		if (r != NP_NONE && (r & NP_CHAIN)) {
-			__u32 chain = word(t, mask, NP_H_CHAINS) + 2 * (r & ~NP_CHAIN);
+		if (w->key >= word(t, mask, lo + c) &&
+		    w->key <= word(t, mask, word(t, mask, NP_H_CELL_HI) + c)) {
+			__u32 r = word(t, mask, word(t, mask, NP_H_CELL_RULE) + c);
 
-			r = NP_NONE;
-			for (int k = 0; k < NP_CHAIN_MAX; k++) {
-				__u32 e = word(t, mask, chain + 2 * k);
-				__u32 ports = word(t, mask, chain + 2 * k + 1);
-
-				if (w->sport >= ports >> 16 && w->sport <= (ports & 0xffff)) {
-					r = e & ~NP_LAST;
-					break;
-				}
-				if (e & NP_LAST)
-					break;
+			if (r & NP_CHAIN) {
+				w->chain = word(t, mask, NP_H_CHAINS) + 2 * (r & ~NP_CHAIN);
+				return 0;
 			}
+			if (r < w->best)
+				w->best = r;
 		}
-		if (r < w->best)
-			w->best = r;
 	}
+next:
 	if (minors) {
 		w->minor = word(t, mask, word(t, mask, NP_H_MINORS) + w->minor);
 		if (w->minor != NP_NONE)
@@ -565,8 +596,9 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
 			       struct decision *d)
 {
 	__u32 flags = word(t, mask, NP_H_FLAGS);
-	const __be32 *major = flags & NP_F_DST_MAJOR ? q->dst : q->src;
-	const __be32 *minor = flags & NP_F_DST_MAJOR ? q->src : q->dst;
+	/* Indices rather than a branch: the verifier would follow both sides of it. */
+	__u32 dst_major = (flags / NP_F_DST_MAJOR) & 1;
+	__u32 dim = NP_H_DIM + NP_DIM_MAJOR4 * NP_D_WORDS;
 	struct walk w = {
 		.t = t,
 		.mask = mask,
@@ -581,22 +613,16 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
 	d->action = word(t, mask, NP_H_DEFAULT);
 	if (q->peek)
 		return;
-	if (q->family == 4)
-		w.major = class4(t, mask, NP_H_DIM + NP_DIM_MAJOR4 * NP_D_WORDS, major[0]);
-	else
-		w.major = class6(t, mask, NP_H_DIM + NP_DIM_MAJOR6 * NP_D_WORDS, major);
+	w.major = class_of(t, mask, dim, q, dst_major);
 	if (w.major == NP_NONE)
 		return;
 	if (flags & NP_F_MINOR) {
-		if (q->family == 4)
-			w.minor = class4(t, mask, NP_H_DIM + NP_DIM_MINOR4 * NP_D_WORDS, minor[0]);
-		else
-			w.minor = class6(t, mask, NP_H_DIM + NP_DIM_MINOR6 * NP_D_WORDS, minor);
+		w.minor = class_of(t, mask, dim + NP_D_WORDS, q, dst_major ^ 1);
 		if (w.minor == NP_NONE)
 			return;
 		w.minor0 = w.minor;
 	}
-	bpf_loop(NP_WALK_MAX, walk_pair, &w, 0);
+	bpf_loop(NP_WALK_MAX * (1 + NP_CHAIN_MAX), walk_step, &w, 0);
 	if (w.best == NP_NONE)
 		return;
 	d->rule = w.best;
@@ -630,21 +656,22 @@ __noinline int ask(const struct tuple *q, struct decision *d)
 	st = bpf_map_lookup_elem(&np_state, &zero);
 	if (!st)
 		return -1;
-	/* Twice: a load into another tier may come between the two look-ups. */
-	for (int i = 0; i < 2; i++) {
-		switch (*(volatile const __u32 *)&st->tier) {
-		CASE(0)
-		CASE(1)
-		CASE(2)
-		CASE(3)
-		CASE(4)
-		CASE(5)
-		CASE(6)
-		CASE(7)
-		CASE(8)
-		CASE(9)
-		CASE(10)
-		}
+	/*
+	 * After a load into another tier the tool waits for a grace period before
+	 * it empties the old one, so what the state names is there.
+	 */
+	switch (st->tier) {
+	CASE(0)
+	CASE(1)
+	CASE(2)
+	CASE(3)
+	CASE(4)
+	CASE(5)
+	CASE(6)
+	CASE(7)
+	CASE(8)
+	CASE(9)
+	CASE(10)
 	}
 	return -1;
 }
@@ -749,8 +776,8 @@ static __always_inline void flow_key(const struct packet *p, struct np_flow_key 
 
 static __always_inline void tuple_of(const struct packet *p, struct tuple *q)
 {
-	__builtin_memcpy(q->src, p->src, 16);
-	__builtin_memcpy(q->dst, p->dst, 16);
+	__builtin_memcpy(q->addr[0], p->src, 16);
+	__builtin_memcpy(q->addr[1], p->dst, 16);
 	q->sport = bpf_ntohs(p->sport);
 	q->sel = p->sel;
 	q->proto = p->proto;
@@ -762,8 +789,8 @@ static __always_inline void tuple_of(const struct packet *p, struct tuple *q)
 /* The tuple of the direction opposite to the packet's. */
 static __always_inline void tuple_back(const struct packet *p, __u16 sel, struct tuple *q)
 {
-	__builtin_memcpy(q->src, p->dst, 16);
-	__builtin_memcpy(q->dst, p->src, 16);
+	__builtin_memcpy(q->addr[0], p->dst, 16);
+	__builtin_memcpy(q->addr[1], p->src, 16);
 	q->sport = bpf_ntohs(p->dport);
 	q->sel = sel;
 	q->proto = p->proto;
