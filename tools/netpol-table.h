@@ -26,7 +26,7 @@ struct np_packet {
 /*
  * Compile a policy. *words is the whole value of a map of *tier: malloc'd, *nwords
  * = np_tier_bytes(*tier) / 4, zero behind what is used. slots[i] is rule i's.
- * 0, -E2BIG (err says which rule and what to do), -ENOMEM.
+ * 0, -EINVAL (too big or nested too deep; err tells where and what to do), -ENOMEM.
  */
 int np_table_build(const struct np_policy *p, const __u32 *slots, __u32 gen,
 		   __u32 **words, __u32 *nwords, int *tier, struct np_error *err);
