@@ -68,17 +68,18 @@ $B/bpftool/bpftool: $(BPFTOOL) vmlinux/vmlinux.h
 		VMLINUX_H=$(abspath vmlinux/vmlinux.h) $(abspath $@)
 	$Qtouch $@
 
-# libynl generates code beside its sources, so it is built in a copy.
+# libynl generates code beside its sources, so it is built in a copy, and with the
+# distribution's python3, which has the modules that `make deps` installs.
 $(YNL)/Makefile.deps: $(KREADY)
 	$Qrm -rf $B/ynl && mkdir -p $(YNL)
 	$Qcp -r $(KSRC)/tools/net/ynl/. $(YNL)
-	$Qchmod -R u+w $(YNL) && ln -s $(KSRC)/Documentation $(KSRC)/include $B/ynl
+	$Qchmod -R u+w $(YNL) && ln -s $(addprefix $(KSRC)/,Documentation include MAINTAINERS) $B/ynl
 	$Qtouch $@
 $(YNL)/lib/ynl.o: $(YNL)/Makefile.deps
 	$Q$(MAKE) -s -C $(@D) ynl.o
 $(YNL)/generated/%-user.o: $(YNL)/Makefile.deps
 	$(call msg,YNL,$*)
-	$Q$(MAKE) -s -C $(@D) $(@F) >/dev/null
+	$QPATH=/usr/bin:$$PATH $(MAKE) -s -C $(@D) $(@F) >/dev/null
 $(LIBYNL): $(YNL)/lib/ynl.o $(FAMILIES:%=$(YNL)/generated/%-user.o)
 	$Qrm -f $@ && $(AR) rcs $@ $^
 
