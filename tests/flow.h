@@ -250,7 +250,6 @@ static inline void flows_open(struct flow *flows, int n, int ns[2])
 	struct flow *f, *g;
 
 	for (f = flows; f < flows + n; f++) {
-		flow_connect(f, ns);
 		if (f->icmp)
 			continue;
 		for (g = flows; g < f; g++)
@@ -269,6 +268,8 @@ static inline void flows_open(struct flow *flows, int n, int ns[2])
 		if (f->proto == IPPROTO_TCP && listen(f->listener, 64))
 			err(1, "%s: listen", f->text);
 	}
+	for (f = flows; f < flows + n; f++)
+		flow_connect(f, ns);
 }
 
 static inline __u16 csum(const void *data, size_t len)
