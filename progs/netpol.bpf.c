@@ -131,6 +131,11 @@ struct {
 } np_buckets SEC(".maps");
 
 static const __u32 zero;
+/*
+ * Zero as well, but the verifier does not know. What starts from it has the
+ * range that it has in a loop's later rounds, so one round is enough to look at.
+ */
+__u32 unknown_zero;
 
 /* Timeouts of an idle flow in seconds. */
 #define T_TCP_OPENING	120	/* no reply yet */
@@ -426,20 +431,48 @@ static __always_inline __u64 dword(const __u32 *t, __u32 mask, __u32 i)
 	return *(const __u64 *)&t[i & mask & ~1u];
 }
 
-/* Enough for the words of the largest tier. */
-#define SEARCH_STEPS	22
+/*
+ * Binary search, without branches in a step: STEP halves n and moves base. The number
+ * of steps is fixed to one of three, so that the verifier has three ways through a
+ * search instead of one for each length; a step with n == 1 does nothing.
+ */
+#define SEARCH(n, STEP)								\
+	do {									\
+		if ((n) > 256) {						\
+			_Pragma("clang loop unroll(disable)")			\
+			for (int i_ = 0; i_ < 14; i_++)				\
+				STEP;						\
+		}								\
+		if ((n) > 16) {							\
+			_Pragma("clang loop unroll(disable)")			\
+			for (int i_ = 0; i_ < 4; i_++)				\
+				STEP;						\
+		}								\
+		_Pragma("clang loop unroll(disable)")				\
+		for (int i_ = 0; i_ < 4; i_++)					\
+			STEP;							\
+	} while (0)
+#define SEARCH_MAX	(1u << 22)
+_Static_assert(np_tier_bytes(NP_TIERS - 1) / sizeof(__u32) <= SEARCH_MAX, "search");
 
-/* The last of n words from `base` that is not above x, else the first. */
-static __always_inline __u32 search(const __u32 *t, __u32 mask, __u32 base, __u32 n, __u32 x)
+/* All ones if the word a is not above b. */
+#define le32(a, b) ((__u32)(((__s64)((__u64)(a) - (b) - 1)) >> 63))
+
+/*
+ * The last of n words that is not above x, else the first. The words stand 1 << shift
+ * apart from word `base` on; returned is the offset from there in steps.
+ */
+static __always_inline __u32 search(const __u32 *t, __u32 mask, __u32 base, __u32 shift, __u32 n,
+				    __u32 x)
 {
-	for (int i = 0; i < SEARCH_STEPS && n > 1; i++) {
-		__u32 half = n >> 1;
-		__u64 le = ((__u64)word(t, mask, base + half) - x - 1) >> 63;
+	__u32 at = 0, half;
 
-		base += half & -(__u32)le;
+	SEARCH(n, ({
+		half = n >> 1;
+		at += half & le32(word(t, mask, base + ((at + half) << shift)), x);
 		n -= half;
-	}
-	return base;
+	}));
+	return at;
 }
 
 /* 1 if a < b. The barrier keeps the compiler from making a branch of it again. */
@@ -466,34 +499,36 @@ static __always_inline __u32 class4(const __u32 *t, __u32 mask, __u32 dim, __be3
 
 	if (!n)
 		return word(t, mask, dim + NP_D_BASE);
-	i = search(t, mask, start, n, x) - start;
+	i = search(t, mask, start, 0, n, x);
 	if (x < word(t, mask, start + i) ||
 	    x > word(t, mask, word(t, mask, dim + NP_D_END) + i))
 		return word(t, mask, dim + NP_D_BASE);
 	return word(t, mask, word(t, mask, dim + NP_D_CLASS) + i);
 }
 
-static __noinline __u32 class6(const __u32 *t, __u32 mask, __u32 dim, const __be32 *addr)
+static __always_inline __u32 class6(const __u32 *t, __u32 mask, __u32 dim, const __be32 *addr)
 {
 	__u32 n = word(t, mask, dim + NP_D_N), start = word(t, mask, dim + NP_D_START);
 	__u64 hi = (__u64)bpf_ntohl(addr[0]) << 32 | bpf_ntohl(addr[1]);
 	__u64 lo = (__u64)bpf_ntohl(addr[2]) << 32 | bpf_ntohl(addr[3]);
-	__u32 pos = start, end;
+	__u32 i = 0, half, at, end, le;
 
 	if (!n)
 		return word(t, mask, dim + NP_D_BASE);
-	for (int i = 0; i < SEARCH_STEPS && n > 1; i++) {
-		__u32 half = n >> 1, at = pos + 4 * half;
-		__u64 le = le128(dword(t, mask, at), dword(t, mask, at + 2), hi, lo);
-
-		pos += (4 * half) & -(__u32)le;
+	SEARCH(n, ({
+		half = n >> 1;
+		at = start + 4 * (i + half);
+		le = -(__u32)le128(dword(t, mask, at), dword(t, mask, at + 2), hi, lo);
+		barrier_var(le);
+		i += half & le;
 		n -= half;
-	}
-	end = word(t, mask, dim + NP_D_END) + (pos - start);
-	if (!le128(dword(t, mask, pos), dword(t, mask, pos + 2), hi, lo) ||
-	    !le128(hi, lo, dword(t, mask, end), dword(t, mask, end + 2)))
+	}));
+	at = start + 4 * i;
+	end = word(t, mask, dim + NP_D_END) + 4 * i;
+	if (!(le128(dword(t, mask, at), dword(t, mask, at + 2), hi, lo) &
+	      le128(hi, lo, dword(t, mask, end), dword(t, mask, end + 2))))
 		return word(t, mask, dim + NP_D_BASE);
-	return word(t, mask, word(t, mask, dim + NP_D_CLASS) + (pos - start) / 4);
+	return word(t, mask, word(t, mask, dim + NP_D_CLASS) + i);
 }
 
 /* The class of one address; dim: the IPv4 dimension of its side. */
@@ -552,27 +587,19 @@ static long walk_step(__u32 i, struct walk *w)
 	first = word(t, mask, cls + 1);
 	n = word(t, mask, cls + 3) - first;
 	if (minors) {
-		__u32 groups = word(t, mask, NP_H_GROUPS), g = first;
+		__u32 g = word(t, mask, NP_H_GROUPS) + 2 * first;
 
-		for (int k = 0; k < SEARCH_STEPS && n > 1; k++) {
-			__u32 half = n >> 1, at = groups + 2 * (g + half);
-			__u64 le = ((__u64)word(t, mask, at) - w->minor - 1) >> 63;
-
-			g += half & -(__u32)le;
-			n -= half;
-		}
-		groups += 2 * g;
-		first = word(t, mask, groups + 1);
-		n = word(t, mask, groups) == w->minor ? word(t, mask, groups + 3) - first : 0;
+		g += 2 * search(t, mask, g, 1, n, w->minor);
+		first = word(t, mask, g + 1);
+		n = word(t, mask, g) == w->minor ? word(t, mask, g + 3) - first : 0;
 	}
 	if (n) {
-		__u32 lo = word(t, mask, NP_H_CELL_LO);
-		__u32 c = search(t, mask, lo + first, n, w->key) - lo;
+		__u32 lo = word(t, mask, NP_H_CELL_LO), c, r;
 
+		c = first + search(t, mask, lo + first, 0, n, w->key);
+		r = word(t, mask, word(t, mask, NP_H_CELL_RULE) + c);
 		if (w->key >= word(t, mask, lo + c) &&
 		    w->key <= word(t, mask, word(t, mask, NP_H_CELL_HI) + c)) {
-			__u32 r = word(t, mask, word(t, mask, NP_H_CELL_RULE) + c);
-
 			if (r & NP_CHAIN) {
 				w->chain = word(t, mask, NP_H_CHAINS) + 2 * (r & ~NP_CHAIN);
 				return 0;
@@ -603,7 +630,10 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
 		.t = t,
 		.mask = mask,
 		.key = (flags & NP_F_DIRS ? q->dir << 24 : 0) | q->proto << 16 | q->sel,
-		.best = NP_NONE,
+		.minor = unknown_zero,
+		.minor0 = unknown_zero,
+		.best = ~unknown_zero,
+		.chain = unknown_zero,
 		.sport = q->sport,
 	};
 
