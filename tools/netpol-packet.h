@@ -6,17 +6,18 @@
  *	tcp [2001:db8::1]:1234 > [2001:db8::2]:443 syn in
  *	icmp 10.0.0.1 > 10.0.0.2 type echo-request/0
  *
- * PROTO by name or number. Options: TCP flags (syn ack fin rst psh urg), in,
+ * PROTO by name or number; the protocols that have ports need them. Options:
+ * TCP flags, a word each (fin syn rst psh ack urg; syn when there is none), in,
  * out, len N (the IP packet's bytes), id N, ttl N, frag OFFSET[+] (bytes, `+`:
  * more fragments follow), ext NAME[,NAME]... (IPv6: hbh dst rt frag ah), type
- * TYPE[/CODE].
+ * TYPE[/CODE] (echo-request when not given).
  */
 #ifndef NETPOL_PACKET_H
 #define NETPOL_PACKET_H
 
 #include "netpol-rules.h"
 
-#define NP_FRAME_MAX	65549		/* Ethernet header, 64 KiB - 1 of packet */
+#define NP_FRAME_MAX	(14 + 40 + 65535)	/* Ethernet and IPv6 headers, 64 KiB - 1 */
 
 struct np_frame {
 	__u32 len;			/* bytes in data */

@@ -667,8 +667,7 @@ static bool at_line_end(const struct parser *ps)
 	return ps->tok.kind == T_EOL || ps->tok.kind == T_END;
 }
 
-/* A decimal number without sign or leading zeros; -1: not one, or above max. */
-static long number(const char *s, size_t len, unsigned long max)
+long np_number(const char *s, size_t len, unsigned long max)
 {
 	unsigned long v = 0;
 
@@ -740,7 +739,7 @@ static int add_prefixes(struct parser *ps, const char *at, const struct np_prefi
 	return 0;
 }
 
-static bool parse_addr(const char *s, size_t len, struct np_prefix *p)
+bool np_addr_parse(const char *s, size_t len, struct np_prefix *p)
 {
 	char buf[INET6_ADDRSTRLEN];
 
@@ -824,9 +823,9 @@ static int parse_range(struct parser *ps, const char *dash, bool first)
 	struct np_prefix lo, hi;
 	int order, rc;
 
-	if (!parse_addr(s, dash - s, &lo))
+	if (!np_addr_parse(s, dash - s, &lo))
 		return bad_addr(ps, s, dash - s);
-	if (!parse_addr(dash + 1, end - dash - 1, &hi))
+	if (!np_addr_parse(dash + 1, end - dash - 1, &hi))
 		return bad_addr(ps, dash + 1, end - dash - 1);
 	if (lo.family != hi.family)
 		return fail(ps, s, "the range has an IPv4 end and an IPv6 end");
@@ -879,10 +878,10 @@ static int parse_prefix(struct parser *ps, bool first)
 	u128 host;
 	int rc;
 
-	if (!parse_addr(s, (slash ?: end) - s, &p))
+	if (!np_addr_parse(s, (slash ?: end) - s, &p))
 		return bad_addr(ps, s, (slash ?: end) - s);
 	if (slash) {
-		long plen = number(slash + 1, end - slash - 1, addr_bits(&p));
+		long plen = np_number(slash + 1, end - slash - 1, addr_bits(&p));
 
 		if (plen < 0) {
 			fail(ps, slash + 1, "\"%s\" is no prefix length",
@@ -1046,8 +1045,8 @@ static int parse_port(struct parser *ps, bool first)
 	if (ps->tok.kind != T_WORD)
 		return expected(ps, "a port");
 	dash = memchr(s, '-', end - s);
-	lo = number(s, (dash ?: end) - s, 65535);
-	hi = dash ? number(dash + 1, end - dash - 1, 65535) : lo;
+	lo = np_number(s, (dash ?: end) - s, 65535);
+	hi = dash ? np_number(dash + 1, end - dash - 1, 65535) : lo;
 	if (lo < 0 || hi < 0) {
 		if (lo >= 0)
 			s = dash + 1;
@@ -1176,7 +1175,7 @@ static int parse_protos(struct parser *ps, struct np_rule *rule)
 
 		if (ps->tok.kind != T_WORD && !first)
 			return expected(ps, "a protocol");
-		proto = number(s, ps->tok.len, 255);
+		proto = np_number(s, ps->tok.len, 255);
 		if (proto < 0)
 			proto = np_proto_number(s, ps->tok.len);
 		if (proto < 0 && ps->tok.kind == T_WORD && *s >= '0' && *s <= '9') {
@@ -1216,7 +1215,7 @@ static int parse_type(struct parser *ps, __u8 proto, bool first)
 	if (ps->tok.kind != T_WORD)
 		return expected(ps, "an ICMP type");
 	slash = memchr(s, '/', end - s);
-	type = number(s, (slash ?: end) - s, 255);
+	type = np_number(s, (slash ?: end) - s, 255);
 	if (type < 0)
 		type = np_icmp_number(proto, s, (slash ?: end) - s);
 	if (type < 0) {
@@ -1233,7 +1232,7 @@ static int parse_type(struct parser *ps, __u8 proto, bool first)
 		return hint(ps, "write a name such as echo-request, or a number 0-255");
 	}
 	if (slash) {
-		code = number(slash + 1, end - slash - 1, 255);
+		code = np_number(slash + 1, end - slash - 1, 255);
 		if (code < 0) {
 			fail(ps, slash + 1, "\"%s\" is no ICMP code",
 			     quote(ps, 0, slash + 1, end - slash - 1));
@@ -1612,6 +1611,9 @@ int np_error_set(struct np_error *err, unsigned int line, unsigned int col, cons
 	va_start(ap, fmt);
 	vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 	va_end(ap);
+	for (char *p = err->msg; *p; p++)
+		if (*p < 0x20 || *p == 0x7f)
+			*p = '?';
 	return -EINVAL;
 }
 
@@ -1825,7 +1827,7 @@ static int find_rule(struct np_policy *policy, const char *which, size_t len, __
 		which++;
 		len--;
 	}
-	nr = number(which, len, 999999999);
+	nr = np_number(which, len, 999999999);
 	if (nr >= 0) {
 		*found = nr - 1;
 		return nr && nr <= policy->nrules ? 0 : no_such_rule(err, policy, nr);

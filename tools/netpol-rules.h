@@ -149,6 +149,11 @@ const char *np_icmp_name(__u8 proto, __u8 type);	/* proto: IPPROTO_ICMP, IPPROTO
 int np_proto_number(const char *name, size_t len);
 int np_icmp_number(__u8 proto, const char *name, size_t len);
 
+/* A whole address, /32 or /128. */
+bool np_addr_parse(const char *s, size_t len, struct np_prefix *p);
+/* A decimal number without sign or leading zeros; -1: not one, or above max. */
+long np_number(const char *s, size_t len, unsigned long max);
+
 /* The known word nearest to this one, or NULL. words ends in NULL. */
 const char *np_nearest(const char *word, size_t len, const char *const *words);
 
