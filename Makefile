@@ -13,11 +13,12 @@ KREADY	 := $B/ready$(subst /,-,$(KSRC))
 UAPI	 := $B/uapi/usr/include
 LIBBPF	 := $B/libbpf/libbpf.a
 YNL	 := $B/ynl/tools/net/ynl
-LIBYNL	 := $B/ynl/libynl.a
 BPFTOOL	 := $B/bpftool/bootstrap/bpftool
 # libynl has a part per netlink family: only those that a source includes are built.
 FAMILIES := $(sort $(shell sed -n 's/^\#include ["<]\(.*\)-user\.h[">].*/\1/p' \
 	      $(wildcard tools/*.[ch] tests/*.c)))
+# Named after them: with .SECONDARY a part that is missing would not be noticed.
+LIBYNL	 := $B/ynl/libynl$(subst $() ,,$(FAMILIES:%=-%)).a
 
 CFLAGS	 ?= -g -O2
 WARN	 := -Wall -Wextra -Wno-unused-parameter -Werror
