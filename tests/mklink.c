@@ -138,7 +138,7 @@ int main(int argc, char **argv)
 	if (!ys)
 		errx(1, "netlink: %s", yerr.msg);
 	if (rt_link_newlink(ys, req))
-		errx(1, "%s: %s: %s", argv[1], ys->err.msg, strerror(ys->err.code));
+		errx(1, "%s: %s", argv[1], ys->err.msg);
 	rt_link_newlink_req_free(req);
 	ynl_sock_destroy(ys);
 	return 0;
