@@ -293,7 +293,7 @@ struct vec {
 
 static void *vec_add(struct vec *v, size_t n, size_t elem)
 {
-	if (v->size - v->n < n) {
+	if (!v->data || v->size - v->n < n) {
 		size_t size = v->size ? v->size : 64;
 		void *p;
 
@@ -1476,6 +1476,12 @@ static int check_text(struct parser *ps, size_t *lines)
 	return 0;
 }
 
+/* The length of the byte order mark that some editors write. */
+static size_t bom(const char *text, size_t len)
+{
+	return len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
+}
+
 static void parser_init(struct parser *ps, struct np_policy *policy, const char *text, size_t len,
 			struct np_error *err)
 {
@@ -1484,9 +1490,7 @@ static void parser_init(struct parser *ps, struct np_policy *policy, const char 
 		.policy = policy, .err = err,
 	};
 	memset(err, 0, sizeof(*err));
-	/* An editor's byte order mark. */
-	if (len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
-		ps->p += 3;
+	ps->p += bom(text, len);
 	ps->tok.s = ps->p;
 }
 
@@ -1676,13 +1680,11 @@ int np_error_print(FILE *f, const char *file, const char *text, size_t len,
 
 /* Editing. */
 
-static const char *line_start(const char *text, const char *p)
+static const char *line_start(const char *text, size_t len, const char *p)
 {
 	while (p > text && p[-1] != '\n')
 		p--;
-	if (p == text && !memcmp(p, "\xef\xbb\xbf", 3))
-		p += 3;
-	return p;
+	return p == text ? p + bom(text, len) : p;
 }
 
 /* Behind the line's end. */
@@ -1757,7 +1759,7 @@ static int lines_for(const char *text, size_t len, const char *at, const char *i
 
 	while (indent + n < text + len && (indent[n] == ' ' || indent[n] == '\t'))
 		n++;
-	if (at > line_start(text, at) && vec_put(v, eol, strlen(eol)))
+	if (at > line_start(text, len, at) && vec_put(v, eol, strlen(eol)))
 		return -ENOMEM;
 	if (vec_put(v, indent, n) || vec_put(v, rule, rule_len) || vec_put(v, eol, strlen(eol)))
 		return -ENOMEM;
@@ -1787,7 +1789,7 @@ int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
 			goto out;
 		}
 		near = &policy->rules[number - 1];
-		indent = line_start(text, text + near->src.off);
+		indent = line_start(text, len, text + near->src.off);
 		at = indent;
 		line = near->line;
 		if (where == NP_AFTER) {
@@ -1872,7 +1874,7 @@ int np_text_del(const char *text, size_t len, const char *which, size_t which_le
 		const char *first = text + policy->rules[i].src.off;
 		const char *last = first + policy->rules[i].src.len;
 
-		rc = splice(text, len, line_start(text, first), line_after(last, text + len),
+		rc = splice(text, len, line_start(text, len, first), line_after(last, text + len),
 			    &none, out, out_len, err);
 	}
 	np_policy_free(policy);
