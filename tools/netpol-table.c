@@ -303,6 +303,7 @@ struct slice {
 	__u32 rule;		/* that closed it, or NP_NONE */
 	__u32 open;		/* a slice not before this one that may be open */
 	__u32 head, tail;	/* rules with source ports, in links[] */
+	__u32 entries;		/* of the chain they make */
 };
 
 struct link {
@@ -332,7 +333,6 @@ struct build {
 	size_t max_slices;
 	struct link *links;
 	size_t nlinks, max_links;
-	size_t all_links;	/* over all groups: bounds the time */
 };
 
 static bool any_port(const struct np_rule *rule)
@@ -368,13 +368,13 @@ static int too_big(const struct np_policy *p, struct np_error *err)
 	}
 	if (most < sum / 4)
 		return np_error_set(err, 0, 0,
-				    "use shorter prefixes and port ranges, or fewer rules with source ports",
-				    "policy does not fit in a table of %u MiB: %u rules, %llu entries",
+				    "merge rules, or use shorter prefixes and wider port ranges; source ports cost most",
+				    "policy does not fit in a table of %u MiB: %u rules, at least %llu entries",
 				    MAX_BYTES >> 20, p->nrules, sum);
 	return np_error_set(err, worst->line, 0,
 			    worst->nfrom > 1 && worst->nto > 1 ?
 			    "shorten one side's list: a rule is stored for each pair of its addresses" :
-			    "use shorter prefixes and port ranges",
+			    "use shorter prefixes and wider port ranges",
 			    "policy does not fit in a table of %u MiB: this rule has %llu of %llu entries (%u source x %u destination addresses)",
 			    MAX_BYTES >> 20, most, sum, at_least_1(worst->nfrom),
 			    at_least_1(worst->nto));
@@ -552,7 +552,7 @@ static int make_slices(struct build *b, __u32 *nslices)
 		struct span *span = &b->spans[b->cuts[i].val / 2];
 
 		if (!n || b->slices[n - 1].lo != b->cuts[i].key) {
-			b->slices[n] = (struct slice){ b->cuts[i].key, NP_NONE, n, NP_NONE, NP_NONE };
+			b->slices[n] = (struct slice){ b->cuts[i].key, NP_NONE, n, NP_NONE, NP_NONE, 0 };
 			n++;
 		}
 		if (b->cuts[i].val & 1)
@@ -589,42 +589,53 @@ static int link_rule(struct build *b, struct slice *s, __u32 rule)
 
 static bool over_limit(const struct build *b)
 {
-	return 3 * b->lo.n + b->chains.n > MAX_WORDS || b->all_links + b->nlinks > 4 * MAX_WORDS;
+	return 3 * b->lo.n + b->chains.n > MAX_WORDS || b->nlinks > 4 * MAX_WORDS;
 }
 
-static int paint(struct build *b, struct np_error *err)
+static int check_chain(__u32 entries, const struct np_rule *rule, struct np_error *err)
 {
+	if (entries <= NP_CHAIN_MAX)
+		return 0;
+	return np_error_set(err, rule->line, 0,
+			    "give the rules wider source port ranges, or let them differ in destination port, protocol or address",
+			    "%u source port ranges, up to this rule, would have to be searched for one packet, at most %u can be",
+			    entries, NP_CHAIN_MAX);
+}
+
+/* Let a rule have what earlier rules left of a span. */
+static int paint_span(struct build *b, const struct span *span, struct np_error *err)
+{
+	const struct np_rule *rule = &b->p->rules[span->rule];
 	struct slice *s = b->slices;
+	bool close = any_port(rule);
 
-	for (size_t k = 0; k < b->nspans; k++) {
-		const struct span *span = &b->spans[k];
-		bool close = any_port(&b->p->rules[span->rule]);
-
-		for (__u32 i = open_slice(s, span->lo); i < span->hi; i = open_slice(s, i + 1)) {
-			if (close) {
-				s[i].rule = span->rule;
-				s[i].open = i + 1;
-			} else if (link_rule(b, &s[i], span->rule)) {
-				return -ENOMEM;
-			}
+	for (__u32 i = open_slice(s, span->lo); i < span->hi; i = open_slice(s, i + 1)) {
+		if (s[i].entries || !close) {
+			s[i].entries += close ? 1 : rule->nsport;
+			if (check_chain(s[i].entries, rule, err))
+				return -EINVAL;
 		}
-		if (over_limit(b))
-			return too_big(b->p, err);
+		if (close) {
+			s[i].rule = span->rule;
+			s[i].open = i + 1;
+		} else if (link_rule(b, &s[i], span->rule)) {
+			return -ENOMEM;
+		}
 	}
-	return 0;
+	return over_limit(b) ? too_big(b->p, err) : 0;
 }
 
 /* A rule alone needs no painting. */
-static int single_cells(struct build *b, size_t first)
+static int single_cells(struct build *b, size_t first, struct np_error *err)
 {
-	__u32 rule = b->spans[0].rule, word = rule;
-	struct link alone = { rule, NP_NONE };
+	__u32 index = b->spans[0].rule, word = index;
+	const struct np_rule *rule = &b->p->rules[index];
+	struct slice s = { .head = NP_NONE, .tail = NP_NONE };
 
-	if (!any_port(&b->p->rules[rule])) {
-		if (grow(&b->links, &b->max_links, 1, sizeof(*b->links)))
-			return -ENOMEM;
-		b->links[0] = alone;
-		if (make_chain(b, 0, NP_NONE, &word))
+	if (!any_port(rule)) {
+		if (check_chain(rule->nsport, rule, err))
+			return -EINVAL;
+		if (link_rule(b, &s, index) || make_chain(b, s.head, NP_NONE, &word))
 			return -ENOMEM;
 	}
 	if (cells_room(b, b->nspans))
@@ -647,14 +658,15 @@ static int group_cells(struct build *b, const struct item *rules, size_t n, stru
 		if (rule_spans(b, rules[i].val))
 			return -ENOMEM;
 	if (n == 1)
-		return single_cells(b, first);
+		return single_cells(b, first, err);
 	if (make_slices(b, &nslices))
 		return -ENOMEM;
 	/* Closing the last slice points at the end, which stays open. */
-	ret = paint(b, err);
-	if (ret)
-		return ret;
-	b->all_links += b->nlinks;
+	for (size_t i = 0; i < b->nspans; i++) {
+		ret = paint_span(b, &b->spans[i], err);
+		if (ret)
+			return ret;
+	}
 	if (cells_room(b, nslices))
 		return -ENOMEM;
 	for (__u32 i = 0; i < nslices; i++) {
@@ -1287,6 +1299,22 @@ static const char *check_groups(const __u32 *w)
 	return why;
 }
 
+static const char *check_chains(const __u32 *w)
+{
+	__u32 entries = 0;
+
+	for (__u32 at = w[NP_H_CHAINS]; at < w[NP_H_WORDS_USED]; at += 2) {
+		if ((w[at] & ~NP_LAST) >= w[NP_H_NRULES] ||
+		    w[at + 1] >> 16 > (w[at + 1] & 0xffff))
+			return "a chain names no rule";
+		if (++entries > NP_CHAIN_MAX)
+			return "a chain is too long";
+		if (w[at] & NP_LAST)
+			entries = 0;
+	}
+	return entries ? "a chain has no end" : NULL;
+}
+
 const char *np_table_check(const __u32 *w, __u32 n)
 {
 	const char *why;
@@ -1308,12 +1336,9 @@ const char *np_table_check(const __u32 *w, __u32 n)
 		why = check_groups(w);
 	if (why)
 		return why;
-	for (__u32 at = w[NP_H_CHAINS]; at < w[NP_H_WORDS_USED]; at += 2)
-		if ((w[at] & ~NP_LAST) >= w[NP_H_NRULES] ||
-		    w[at + 1] >> 16 > (w[at + 1] & 0xffff))
-			return "a chain names no rule";
-	if (w[NP_H_CHAINS] < w[NP_H_WORDS_USED] && !(w[w[NP_H_WORDS_USED] - 2] & NP_LAST))
-		return "a chain has no end";
+	why = check_chains(w);
+	if (why)
+		return why;
 	for (__u32 at = w[NP_H_WORDS_USED]; at < n; at++)
 		if (w[at])
 			return "words behind the end are not zero";

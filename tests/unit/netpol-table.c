@@ -653,10 +653,9 @@ static void test_ports(void)
 	big_free(&b);
 }
 
-/* Rules from the outside in and back out again: nested port ranges as well. */
+/* From the inside out: each rule is left a port on either side. */
 static void test_nested_ports(void)
 {
-	static const struct np_range one = { 1, 1 };
 	struct big b;
 	bool good;
 
@@ -669,15 +668,332 @@ static void test_nested_ports(void)
 		good = match4(b.w, 1, 1, tcp, 1, 30000 - i) == i &&
 		       match4(b.w, 1, 1, tcp, 1, 30000 + i) == i;
 	ok(good, "30,000 nested port ranges");
+	big_free(&b);
+}
+
+static bool refused(const struct big *b, __u32 line, const char *what)
+{
+	return ok(b->ret == -EINVAL && b->err.line == line && strstr(b->err.msg, what) &&
+		  *b->err.hint, "refused at line %u: %s", line, what);
+}
+
+static void test_chains(void)
+{
+	static const struct np_range one = { 1, 1 };
+	struct np_range many[NP_CHAIN_MAX + 1];
+	struct big b;
+	bool good;
+
+	big_init(&b, NP_CHAIN_MAX + 1, 0);
+	for (__u32 i = 0; i < NP_CHAIN_MAX + 1; i++) {
+		rule_ports(&b, i, &tcp, 100 - i, 100 + i);
+		many[i] = (struct np_range){ 2 * i, 2 * i };
+		b.p.rules[i].sport = &many[i];
+		b.p.rules[i].nsport = i < NP_CHAIN_MAX - 1;
+	}
+	big_build(&b, "a chain of 63 source ports and an end");
+	good = !b.ret && !np_table_check(b.w, b.nwords);
+	for (__u32 i = 0; good && i < NP_CHAIN_MAX - 1; i++)
+		good = match4(b.w, 1, 1, tcp, 2 * i, 100) == i &&
+		       match4(b.w, 1, 1, tcp, 2 * i + 1, 100) == NP_CHAIN_MAX - 1;
+	ok(good, "the longest chain");
 	free(b.ret ? NULL : b.w);
-	for (__u32 i = 0; i < 30000; i++) {
-		b.ranges[i] = (struct np_range){ i, 60000 - i };
+	b.p.rules[NP_CHAIN_MAX - 1].nsport = 1;
+	big_build(&b, "an entry more");
+	refused(&b, NP_CHAIN_MAX + 1, "65 source port ranges");
+	b.p.rules[NP_CHAIN_MAX].nsport = 1;
+	big_build(&b, "the same, with a source port in the last rule");
+	refused(&b, NP_CHAIN_MAX + 1, "65 source port ranges");
+	b.p.nrules = 1;
+	b.p.rules[0].sport = many;
+	b.p.rules[0].nsport = NP_CHAIN_MAX + 1;
+	big_build(&b, "65 source ports in a rule");
+	refused(&b, 1, "65 source port ranges");
+	b.p.rules[0].nsport = NP_CHAIN_MAX;
+	big_build(&b, "64 source ports in a rule");
+	ok(!b.ret && match4(b.w, 1, 1, tcp, 126, 100) == 0 &&
+	   match4(b.w, 1, 1, tcp, 125, 100) == NP_NONE, "64 source ports in a rule");
+	big_free(&b);
+
+	/* 65,536 chains of 60 entries: 15 million words in one table. */
+	big_init(&b, 60 + 65536, 0);
+	for (__u32 i = 0; i < b.p.nrules; i++) {
+		rule_ports(&b, i, &tcp, i < 60 ? 0 : i - 60, i < 60 ? 0xffff : i - 60);
 		b.p.rules[i].sport = &one;
 		b.p.rules[i].nsport = 1;
 	}
-	big_build(&b, "30,000 nested port ranges, each with a source port");
-	ok(b.ret == -EINVAL && strstr(b.err.msg, "does not fit"), "quadratic chains are refused");
+	big_build(&b, "65,536 chains");
+	refused(&b, 0, "does not fit in a table of 16 MiB: 65596 rules");
 	big_free(&b);
+}
+
+static void test_pairs(void)
+{
+	struct big b;
+	bool good;
+
+	big_init(&b, 3, 20000);
+	for (__u32 i = 0; i < 20000; i++)
+		b.prefixes[i] = ip4(0x0a000000 + (i << 8), 24);
+	b.p.rules[1].from = b.prefixes;
+	b.p.rules[1].nfrom = 500;
+	b.p.rules[1].to = b.prefixes;
+	b.p.rules[1].nto = 501;
+	rule_ports(&b, 1, &tcp, 80, 80);
+	b.p.rules[0].from = b.prefixes + 3;
+	b.p.rules[0].nfrom = 1;
+	rule_ports(&b, 0, &tcp, 22, 22);
+	rule_ports(&b, 2, &udp, 53, 53);
+	big_build(&b, "500 x 501 addresses in a rule");
+	good = !b.ret && !np_table_check(b.w, b.nwords) && b.w[NP_H_FLAGS] & NP_F_DST_MAJOR;
+	for (__u32 i = 0; good && i < 20000; i++) {
+		__u32 src = i % 510, dst = i / 37;
+
+		good = match4(b.w, 0x0a000000 + (src << 8), 0x0a000000 + (dst << 8), tcp, 1, 80) ==
+			       (src < 500 && dst < 501 ? 1 : NP_NONE) &&
+		       match4(b.w, 0x0a000000 + (src << 8), 0x0a000000 + (dst << 8), tcp, 1, 22) ==
+			       (src == 3 ? 0 : NP_NONE) &&
+		       match4(b.w, src, dst, udp, 1, 53) == 2;
+	}
+	ok(good, "500 x 501 addresses in a rule");
+	free(b.ret ? NULL : b.w);
+	b.p.rules[1].nfrom = 1200;
+	b.p.rules[1].nto = 1200;
+	big_build(&b, "1200 x 1200, too big once built");
+	refused(&b, 2, "this rule has 1440000 of 1440002 entries (1200 source x 1200 destination");
+	b.p.rules[1].nfrom = 20000;
+	b.p.rules[1].nto = 20000;
+	big_build(&b, "20,000 x 20,000");
+	refused(&b, 2, "this rule has 400000000 of");
+	big_free(&b);
+
+	big_init(&b, 1 << 20, 1 << 20);
+	for (__u32 i = 0; i < 1 << 20; i++) {
+		b.prefixes[i] = ip4(i << 12, 20);
+		b.p.rules[i].from = &b.prefixes[i];
+		b.p.rules[i].nfrom = 1;
+	}
+	big_build(&b, "2^20 prefixes in as many rules");
+	refused(&b, 0, "1048576 rules, at least 1048576 entries");
+	b.p.nrules = 400000;
+	big_build(&b, "400,000 prefixes in as many rules");
+	ok(!b.ret && !np_table_check(b.w, b.nwords) &&
+	   match4(b.w, 399999 << 12, 0, tcp, 1, 1) == 399999, "400,000 prefixes fit in 16 MiB");
+	big_free(&b);
+}
+
+static void test_sets(void)
+{
+	struct big b;
+	bool good;
+
+	big_init(&b, 1000, 1000);
+	for (__u32 i = 0; i < 1000; i++) {
+		b.prefixes[i] = ip4(0x0a000000 + (i << 8), 24);
+		b.p.rules[i].to = b.prefixes;
+		b.p.rules[i].nto = 1000;
+		rule_ports(&b, i, &tcp, 2 * i, 2 * i);
+	}
+	big_build(&b, "a set of 1000 in 1000 rules");
+	good = !b.ret && !np_table_check(b.w, b.nwords);
+	for (__u32 i = 0; good && i < 20000; i++)
+		good = match4(b.w, i, 0x0a000007 + (i % 1000 << 8), tcp, 1, i % 2000) ==
+		       (i & 1 ? NP_NONE : i % 2000 / 2);
+	ok(good, "a set of 1000 in 1000 rules");
+	big_free(&b);
+}
+
+static void test_nesting(void)
+{
+	struct big b;
+	bool good = true;
+
+	big_init(&b, 400, 400);
+	for (__u32 i = 0; i < 33; i++) {
+		b.prefixes[i] = ip4(i ? ~0u << (32 - i) : 0, i);
+		b.p.rules[32 - i].from = &b.prefixes[i];
+		b.p.rules[32 - i].nfrom = 1;
+	}
+	b.p.nrules = 34;
+	big_build(&b, "0.0.0.0/0 to 255.255.255.255, one in another, and any");
+	good = !b.ret && b.w[NP_H_WALK] == 34 && !np_table_check(b.w, b.nwords);
+	for (__u32 i = 0; good && i < 33; i++)
+		good = match4(b.w, i == 32 ? ~0u : ~(0x80000000u >> i), 0, tcp, 1, 1) == 32 - i;
+	ok(good, "33 nested IPv4 prefixes");
+	free(b.ret ? NULL : b.w);
+
+	/* 34 sources x 2 destinations. */
+	b.prefixes[50] = ip4(0x01000000, 8);
+	b.p.rules[34].to = &b.prefixes[50];
+	b.p.rules[34].nto = 1;
+	b.p.nrules = 35;
+	big_build(&b, "and a destination");
+	refused(&b, 1, "(34 x 2, at most 64): source 255.255.255.255 in 255.255.255.254/31 in ");
+
+	/* 8 x 8 with any, then 8 x 9. */
+	for (__u32 i = 0; i < 15; i++) {
+		bool src = i < 7;
+
+		b.prefixes[i] = ip4(0x0a000000, 8 + i % 7 + (i == 14 ? 10 : 0));
+		b.p.rules[i].from = src ? &b.prefixes[i] : NULL;
+		b.p.rules[i].nfrom = src;
+		b.p.rules[i].to = src ? NULL : &b.prefixes[i];
+		b.p.rules[i].nto = !src;
+	}
+	b.p.nrules = 14;
+	big_build(&b, "8 x 8 nested");
+	ok(!b.ret && b.w[NP_H_WALK] == 64 && match4(b.w, 0x0a000000, 0, tcp, 1, 1) == 0 &&
+	   match4(b.w, 0x0b000000, 0x0a000000, tcp, 1, 1) == 7, "8 x 8 nested prefixes");
+	free(b.ret ? NULL : b.w);
+	b.p.nrules = 15;
+	big_build(&b, "8 x 9 nested");
+	refused(&b, 15, "(9 x 8, at most 64): destination 10.0.0.0/18 in 10.0.0.0/14 in ");
+	ok(strstr(b.err.hint, "source 10.0.0.0/14 in 10.0.0.0/13"), "the other side in the hint");
+
+	for (__u32 i = 0; i < 129; i++) {
+		b.prefixes[i] = ip6(0, 0, i);
+		mask(&b.prefixes[i]);
+		b.p.rules[i].nto = 0;
+		b.p.rules[i].from = &b.prefixes[i];
+		b.p.rules[i].nfrom = 1;
+	}
+	b.p.nrules = 64;
+	big_build(&b, "64 nested IPv6 prefixes");
+	ok(!b.ret && b.w[NP_H_WALK] == 64 && match6(b.w, &b.prefixes[128], 1) == 0 &&
+	   match4(b.w, 0, 0, tcp, 1, 1) == NP_NONE, "64 nested IPv6 prefixes");
+	free(b.ret ? NULL : b.w);
+	b.p.nrules = 129;
+	big_build(&b, "129 nested IPv6 prefixes");
+	refused(&b, 129, "(129 x 1, at most 64): source 2001:db8:: in 2001:db8::/127 in ");
+	big_free(&b);
+}
+
+static void test_shadowed(void)
+{
+	struct big b;
+	__u32 dead[2] = {};
+
+	big_init(&b, 5, 3);
+	b.prefixes[0] = ip4(0x0a000000, 8);
+	b.p.rules[0].from = &b.prefixes[0];
+	b.p.rules[0].nfrom = 1;
+	for (__u32 i = 1; i < 4; i++) {
+		b.p.rules[i].from = &b.prefixes[0];
+		b.p.rules[i].nfrom = 1;
+		rule_ports(&b, i, &tcp, i, i);
+	}
+	big_build(&b, "shadowed rules");
+	ok(!b.ret && np_table_shadowed(b.w, dead, 2) == 3 && dead[0] == 1 && dead[1] == 2,
+	   "shadowed rules are counted, the first named");
+	free(b.ret ? NULL : b.w);
+	b.p.nrules = 0;
+	big_build(&b, "no rules");
+	ok(!b.ret && b.tier == 0 && !np_table_check(b.w, b.nwords) && !np_table_shadowed(b.w, dead, 2) &&
+	   match4(b.w, 1, 1, tcp, 1, 1) == NP_NONE, "a policy without rules");
+	big_free(&b);
+}
+
+/* --- slots --- */
+
+struct line {
+	const char *text, *counter;
+};
+
+static struct np_policy slots_policy(struct np_rule *rules, const struct line *lines, __u32 n)
+{
+	memset(rules, 0, n * sizeof(*rules));
+	for (__u32 i = 0; i < n; i++) {
+		rules[i].text = lines[i].text;
+		rules[i].counter = lines[i].counter;
+	}
+	return (struct np_policy){ .nrules = n, .rules = rules };
+}
+
+static bool same_slots(const __u32 *a, const __u32 *b, __u32 n)
+{
+	bool same = !memcmp(a, b, n * sizeof(*a));
+
+	for (__u32 i = 0; !same && i < n; i++)
+		printf("# slot %u: %u, expected %u\n", i, a[i], b[i]);
+	return same;
+}
+
+static void test_slots(void)
+{
+	static const struct line first[] = {
+		{ "a", NULL }, { "b", NULL }, { "a", NULL }, { "c", "web" }, { "d", "web" },
+		{ "web", NULL }, { "a", NULL },
+	};
+	static const struct line second[] = {
+		{ "new", NULL }, { "a", NULL }, { "e", "web" }, { "web", NULL }, { "a", NULL },
+		{ "new", "fresh" }, { "x", "fresh" }, { "c", NULL },
+	};
+	static const struct line third[] = { { "b", NULL }, { "y", NULL }, { "z", NULL } };
+	struct np_rule r1[7], r2[8], r3[3];
+	struct np_policy p1 = slots_policy(r1, first, 7), p2 = slots_policy(r2, second, 8);
+	struct np_policy p3 = slots_policy(r3, third, 3);
+	__u32 s1[7], s2[8], s3[3], s4[8], high = 99;
+	bool fresh[8];
+
+	ok(!np_slots_assign(&p1, NULL, NULL, s1, fresh, &high) &&
+	   same_slots(s1, (__u32[]){ 1, 2, 3, 4, 4, 5, 6 }, 7) && high == 6,
+	   "first slots: 1 and up, one for a name");
+	ok(!memcmp(fresh, (bool[]){ 1, 1, 1, 1, 0, 1, 1 }, 7), "each of them is fresh once");
+	ok(!np_slots_assign(&p2, &p1, s1, s2, fresh, &high) &&
+	   same_slots(s2, (__u32[]){ 7, 1, 4, 5, 3, 8, 8, 9 }, 8) && high == 9,
+	   "texts and names keep their slots, used ones are not given away");
+	ok(!memcmp(fresh, (bool[]){ 1, 0, 0, 0, 0, 1, 0, 1 }, 8), "only new ones are fresh");
+	ok(!np_slots_assign(&p3, &p2, s2, s3, NULL, &high) &&
+	   same_slots(s3, (__u32[]){ 2, 6, 10 }, 3) && high == 10, "free ones are used first");
+	p3.nrules = 0;
+	ok(!np_slots_assign(&p3, &p2, s2, s3, NULL, &high) && !high, "no rules, no slots");
+	p3.nrules = 3;
+	s2[0] = NP_SLOT_PAGE * NP_SLOT_PAGES;
+	s2[1] = 0;
+	ok(!np_slots_assign(&p2, &p2, s2, s4, NULL, &high) &&
+	   same_slots(s4, (__u32[]){ 1, 3, 4, 5, 2, 8, 8, 9 }, 8),
+	   "slots that cannot be are not kept");
+}
+
+static void test_many_slots(void)
+{
+	struct np_policy old = { .nrules = N }, new = { .nrules = N };
+	char (*text)[40] = must(calloc(2 * N, sizeof(*text)));
+	__u32 *slots = must(calloc(2 * N, sizeof(*slots))), high, kept = 0, clash = 0;
+	__u8 *used = must(calloc(4 * N, 1));
+	struct timespec from;
+	double ms;
+	int ret;
+
+	old.rules = must(calloc(N, sizeof(*old.rules)));
+	new.rules = must(calloc(N, sizeof(*new.rules)));
+	for (__u32 i = 0; i < N; i++) {
+		__u32 other = N - 1 - i;
+
+		sprintf(text[i], "allow tcp from %u to port %u", i, i & 0xff);
+		sprintf(text[N + i], "%s tcp from %u to port %u", other & 1 ? "allow" : "deny", other,
+			other & 0xff);
+		old.rules[i].text = text[i];
+		new.rules[i].text = text[N + i];
+	}
+	ret = np_slots_assign(&old, NULL, NULL, slots, NULL, &high);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+	ret = ret ? ret : np_slots_assign(&new, &old, slots, slots + N, NULL, &high);
+	ms = ms_since(&from);
+	for (__u32 i = 0; i < N; i++)
+		used[slots[i]] = 1;
+	for (__u32 i = 0; i < N; i++) {
+		kept += slots[N + i] == slots[N - 1 - i];
+		clash += used[slots[N + i]] > (N - 1 - i) % 2;
+		used[slots[N + i]] = 2;
+	}
+	ok(!ret && kept == N / 2 && !clash && high == N + N / 2, "slots of 100,000 rules, half new");
+	printf("# slots of 100,000 rules: %.1f ms, %u kept, %u clash, highest %u\n", ms, kept, clash, high);
+	free(old.rules);
+	free(new.rules);
+	free(slots);
+	free(text);
+	free(used);
 }
 
 int main(int argc, char **argv)
@@ -700,6 +1016,13 @@ int main(int argc, char **argv)
 	test_cidr6();
 	test_ports();
 	test_nested_ports();
+	test_chains();
+	test_pairs();
+	test_sets();
+	test_nesting();
+	test_shadowed();
+	test_slots();
+	test_many_slots();
 	printf("1..%d\n", tests);
 	return !!failed;
 }
