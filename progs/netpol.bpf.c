@@ -23,7 +23,11 @@
  *
  * The table is one map value behind a map of maps, so a packet sees one rule set
  * and a load of any size is one pointer store. Values have one size a map, hence
- * a map of maps for each size (tier); np_state names the live one.
+ * a map of maps for each size (tier), and a program for each: the verifier must know
+ * the size, and looking at all of them would take it seconds on a slow machine. What
+ * is attached is therefore only a gate: it tail-calls the body that was loaded
+ * for the tier that np_state names. So the store of that word is the flip when a policy
+ * outgrows its tier, for all hooks of the device at once.
  *
  * Not looked at: skb->mark, cb, tc_classid, priority. They stay as they are.
  *
@@ -37,6 +41,8 @@ char LICENSE[] SEC("license") = "GPL";
 
 /* 14 with Ethernet framing (netkit has it in L3 mode too), 0 for tun and such. */
 const volatile __u32 l2_len = ETH_HLEN;
+/* Of a body: the size of table that it reads. */
+const volatile __u32 tier;
 
 #define TIER(t)									\
 	struct {								\
@@ -553,69 +559,61 @@ struct walk {
 	__u32 sport;
 };
 
-/* One entry of a chain. True: the chain has said what it has to say. */
-static __always_inline bool walk_chain(struct walk *w, const __u32 *t, __u32 mask)
-{
-	__u32 e = word(t, mask, w->chain), ports = word(t, mask, w->chain + 1);
-	bool hit = w->sport >= ports >> 16 && w->sport <= (ports & 0xffff);
-
-	w->chain += 2;
-	if (!hit && !(e & NP_LAST))
-		return false;
-	e &= ~NP_LAST;
-	if (hit && e < w->best)
-		w->best = e;
-	w->chain = 0;
-	return true;
-}
-
 /*
- * One step: an entry of a chain, or a pair of classes, and when done with the pair on to
- * the next. 1 ends the walk.
+ * One step: an entry of a chain, or a pair of classes; when done with a pair, on to
+ * the next. 1 ends the walk. One exit, and nothing kept in registers from one
+ * step to the next: the verifier then sees in its second round that nothing is new.
  */
 static long walk_step(__u32 i, struct walk *w)
 {
 	const __u32 *t = w->t;
-	__u32 mask = w->mask, cls = word(t, mask, NP_H_CLASSES) + 2 * w->major;
-	__u32 minors = word(t, mask, NP_H_FLAGS) & NP_F_MINOR, first, n;
+	__u32 mask = w->mask, major = w->major, r = NP_NONE, chain = w->chain, next = 0;
+	__u32 minors = word(t, mask, NP_H_FLAGS) & NP_F_MINOR;
 
-	if (w->chain) {
-		if (!walk_chain(w, t, mask))
-			return 0;
-		goto next;
-	}
-	first = word(t, mask, cls + 1);
-	n = word(t, mask, cls + 3) - first;
-	if (minors) {
-		__u32 g = word(t, mask, NP_H_GROUPS) + 2 * first;
+	if (chain) {
+		__u32 e = word(t, mask, chain), ports = word(t, mask, chain + 1);
 
-		g += 2 * search(t, mask, g, 1, n, w->minor);
-		first = word(t, mask, g + 1);
-		n = word(t, mask, g) == w->minor ? word(t, mask, g + 3) - first : 0;
-	}
-	if (n) {
-		__u32 lo = word(t, mask, NP_H_CELL_LO), c, r;
+		if (w->sport >= ports >> 16 && w->sport <= (ports & 0xffff))
+			r = e & ~NP_LAST;
+		else if (!(e & NP_LAST))
+			next = chain + 2;
+	} else {
+		__u32 cls = word(t, mask, NP_H_CLASSES) + 2 * major;
+		__u32 first = word(t, mask, cls + 1), n = word(t, mask, cls + 3) - first;
+		__u32 lo = word(t, mask, NP_H_CELL_LO), c;
 
-		c = first + search(t, mask, lo + first, 0, n, w->key);
-		r = word(t, mask, word(t, mask, NP_H_CELL_RULE) + c);
-		if (w->key >= word(t, mask, lo + c) &&
-		    w->key <= word(t, mask, word(t, mask, NP_H_CELL_HI) + c)) {
-			if (r & NP_CHAIN) {
-				w->chain = word(t, mask, NP_H_CHAINS) + 2 * (r & ~NP_CHAIN);
-				return 0;
+		if (minors) {
+			__u32 g = word(t, mask, NP_H_GROUPS) + 2 * first;
+
+			g += 2 * search(t, mask, g, 1, n, w->minor);
+			first = word(t, mask, g + 1);
+			n = word(t, mask, g) == w->minor ? word(t, mask, g + 3) - first : 0;
+		}
+		if (n) {
+			c = first + search(t, mask, lo + first, 0, n, w->key);
+			if (w->key >= word(t, mask, lo + c) &&
+			    w->key <= word(t, mask, word(t, mask, NP_H_CELL_HI) + c))
+				r = word(t, mask, word(t, mask, NP_H_CELL_RULE) + c);
+			if (r != NP_NONE && (r & NP_CHAIN)) {
+				next = word(t, mask, NP_H_CHAINS) + 2 * (r & ~NP_CHAIN);
+				r = NP_NONE;
 			}
-			if (r < w->best)
-				w->best = r;
 		}
 	}
-next:
+	if (r < w->best)
+		w->best = r;
+	w->chain = next;
+	if (next)
+		return 0;
 	if (minors) {
-		w->minor = word(t, mask, word(t, mask, NP_H_MINORS) + w->minor);
-		if (w->minor != NP_NONE)
+		__u32 minor = word(t, mask, word(t, mask, NP_H_MINORS) + w->minor);
+
+		w->minor = minor;
+		if (minor != NP_NONE)
 			return 0;
 		w->minor = w->minor0;
 	}
-	w->major = word(t, mask, cls);
+	w->major = word(t, mask, word(t, mask, NP_H_CLASSES) + 2 * major);
 	return w->major == NP_NONE;
 }
 
@@ -650,7 +648,7 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
 		w.minor = class_of(t, mask, dim + NP_D_WORDS, q, dst_major ^ 1);
 		if (w.minor == NP_NONE)
 			return;
-		w.minor0 = w.minor;
+		w.minor0 = w.minor + unknown_zero;	/* no link between the two */
 	}
 	bpf_loop(NP_WALK_MAX * (1 + NP_CHAIN_MAX), walk_step, &w, 0);
 	if (w.best == NP_NONE)
@@ -679,18 +677,10 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
  */
 __noinline int ask(const struct tuple *q, struct decision *d)
 {
-	const struct np_state *st;
-
 	if (!q || !d)
 		return -1;
-	st = bpf_map_lookup_elem(&np_state, &zero);
-	if (!st)
-		return -1;
-	/*
-	 * After a load into another tier the tool waits for a grace period before
-	 * it empties the old one, so what the state names is there.
-	 */
-	switch (st->tier) {
+	/* A constant to the verifier. */
+	switch (tier) {
 	CASE(0)
 	CASE(1)
 	CASE(2)
@@ -1117,26 +1107,57 @@ static __noinline int policy(struct __sk_buff *skb, __u32 dir)
 	return settle(skb, &p, &d, stat);
 }
 
-SEC("tcx/ingress")
-int netpol_tcx_ingress(struct __sk_buff *skb)
+/*
+ * After a load into another tier the tool waits for a grace period before it empties the
+ * old one: the body and table of the tier that was read here stay while it runs.
+ */
+#define JUMP(n) case n: bpf_tail_call_static(skb, jump, n); break
+
+static __always_inline int gate(struct __sk_buff *skb, void *jump)
 {
-	return policy(skb, NP_IN);
+	const struct np_state *st = bpf_map_lookup_elem(&np_state, &zero);
+	struct packet p = { .len = skb->len };
+
+	if (st) {
+		switch (st->tier) {
+		JUMP(0);
+		JUMP(1);
+		JUMP(2);
+		JUMP(3);
+		JUMP(4);
+		JUMP(5);
+		JUMP(6);
+		JUMP(7);
+		JUMP(8);
+		JUMP(9);
+		JUMP(10);
+		}
+	}
+	return deny(&p, NP_S_DENY_NO_POLICY);
 }
 
-SEC("tcx/egress")
-int netpol_tcx_egress(struct __sk_buff *skb)
-{
-	return policy(skb, NP_OUT);
-}
+/* A hook: the bodies by tier, the gate and the body. */
+#define HOOK(name, jump, section, dir)						\
+	struct {								\
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);				\
+		__uint(max_entries, NP_TIERS);					\
+		__uint(key_size, sizeof(__u32));				\
+		__uint(value_size, sizeof(__u32));				\
+	} jump SEC(".maps");							\
+										\
+	SEC(section)								\
+	int netpol_##name(struct __sk_buff *skb)				\
+	{									\
+		return gate(skb, &jump);					\
+	}									\
+										\
+	SEC(section)								\
+	int body_##name(struct __sk_buff *skb)					\
+	{									\
+		return policy(skb, dir);					\
+	}
 
-SEC("netkit/primary")
-int netpol_primary(struct __sk_buff *skb)
-{
-	return policy(skb, NP_OUT);
-}
-
-SEC("netkit/peer")
-int netpol_peer(struct __sk_buff *skb)
-{
-	return policy(skb, NP_IN);
-}
+HOOK(tcx_ingress, jump_in, "tcx/ingress", NP_IN)
+HOOK(tcx_egress, jump_out, "tcx/egress", NP_OUT)
+HOOK(primary, jump_primary, "netkit/primary", NP_OUT)
+HOOK(peer, jump_peer, "netkit/peer", NP_IN)

@@ -121,6 +121,7 @@ enum np_dir { NP_IN, NP_OUT };	/* into the host by the device, out of it */
 struct np_state {
 	__u32 tier;		/* the live one; NP_NONE: no policy, everything is denied */
 	__u32 adopt_until;	/* seconds of CLOCK_MONOTONIC_COARSE, 0: off */
+	__u32 l2_len;		/* of the device, for bodies loaded later */
 };
 
 /*
