@@ -187,14 +187,29 @@ static __always_inline __u32 now_sec(void)
 
 static __always_inline bool has_ports(__u8 proto)
 {
-	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP ||
-	       proto == IPPROTO_DCCP || proto == IPPROTO_UDPLITE;
+	const __u64 low = 1ULL << IPPROTO_TCP | 1ULL << IPPROTO_UDP | 1ULL << IPPROTO_DCCP;
+	const __u64 high = 1ULL << (IPPROTO_SCTP - 128) | 1ULL << (IPPROTO_UDPLITE - 128);
+	__u64 set = proto < 64 ? low : proto >= 128 && proto < 192 ? high : 0;
+
+	/* Sets, since the verifier would follow each of five comparisons. */
+	return set >> (proto & 63) & 1;
 }
 
 /* --- parsing --- */
 
-/* Copy from the packet, wherever its bytes are. */
-#define load(skb, off, to) bpf_skb_load_bytes(skb, off, to, sizeof(*(to)))
+/* Copy from the packet: directly if the bytes are in the linear part, as they nearly always are. */
+static __always_inline long copy(struct __sk_buff *skb, __u32 off, void *to, const __u32 len)
+{
+	void *from = (void *)(long)skb->data + (off & 0xfff);
+
+	if (off <= 0xfff && from + len <= (void *)(long)skb->data_end) {
+		__builtin_memcpy(to, from, len);
+		return 0;
+	}
+	return bpf_skb_load_bytes(skb, off, to, len);
+}
+
+#define load(skb, off, to) copy(skb, off, to, sizeof(*(to)))
 
 static __always_inline __u8 icmp4_kind(__u8 type)
 {
@@ -232,13 +247,13 @@ static __always_inline bool parse_l4(struct __sk_buff *skb, struct packet *p, __
 	__u8 h[16] = {};
 
 	if (p->proto == IPPROTO_TCP) {
-		if (p->l4len < sizeof(struct tcphdr) || bpf_skb_load_bytes(skb, p->l4, h, 14))
+		if (p->l4len < sizeof(struct tcphdr) || copy(skb, p->l4, h, 14))
 			return false;
 		p->tcp = h[13];
 		if (h[12] < 0x50 || (p->frag == WHOLE && (h[12] >> 4) * 4u > p->l4len))
 			return false;
 	} else if (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6) {
-		if (p->l4len < 8 || bpf_skb_load_bytes(skb, p->l4, h, 8))
+		if (p->l4len < 8 || copy(skb, p->l4, h, 8))
 			return false;
 		/* The number of the other family's ICMP is just a protocol. */
 		if (p->proto == IPPROTO_ICMP && p->family == 4)
@@ -254,7 +269,7 @@ static __always_inline bool parse_l4(struct __sk_buff *skb, struct packet *p, __
 			p->sport = p->dport = *(__be16 *)(h + 4);
 		return true;
 	} else if (has_ports(p->proto)) {
-		if (p->l4len < 8 || bpf_skb_load_bytes(skb, p->l4, h, 8))
+		if (p->l4len < 8 || copy(skb, p->l4, h, 8))
 			return false;
 	} else {
 		return true;
@@ -328,7 +343,8 @@ static __always_inline bool parse_ip6(struct __sk_buff *skb, struct packet *p, _
 			p->l4len = left;
 			return parse_l4(skb, p, ip.hop_limit);
 		}
-		if (i == NP_EXT_MAX || left < sizeof(h) || load(skb, off, &h))
+		if (i == NP_EXT_MAX || left < sizeof(h) ||
+		    bpf_skb_load_bytes(skb, off, h, sizeof(h)))
 			return false;
 		n = 8;
 		if (next == IPPROTO_FRAGMENT) {
@@ -374,7 +390,7 @@ static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
 	if (l2_len) {
 		__be16 framed;
 
-		if (bpf_skb_load_bytes(skb, ETH_HLEN - 2, &framed, 2))
+		if (copy(skb, ETH_HLEN - 2, &framed, 2))
 			return false;
 		/*
 		 * The stack goes by skb->protocol, the wire by the frame. A packet
