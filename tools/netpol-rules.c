@@ -291,20 +291,25 @@ struct vec {
 	size_t n, size;			/* elements */
 };
 
-static void *vec_add(struct vec *v, size_t n, size_t elem)
+static bool vec_grow(struct vec *v, size_t n, size_t elem)
 {
-	if (!v->data || v->size - v->n < n) {
-		size_t size = v->size ? v->size : 64;
-		void *p;
+	size_t size = v->size ? v->size : 64;
+	void *p;
 
-		while (size - v->n < n)
-			size *= 2;
-		p = realloc(v->data, size * elem);
-		if (!p)
-			return NULL;
-		v->data = p;
-		v->size = size;
-	}
+	while (size - v->n < n)
+		size *= 2;
+	p = realloc(v->data, size * elem);
+	if (!p)
+		return false;
+	v->data = p;
+	v->size = size;
+	return true;
+}
+
+static inline void *vec_add(struct vec *v, size_t n, size_t elem)
+{
+	if ((!v->data || v->size - v->n < n) && !vec_grow(v, n, elem))
+		return NULL;
 	v->n += n;
 	return (char *)v->data + (v->n - n) * elem;
 }
@@ -1165,7 +1170,8 @@ static int unknown(struct parser *ps, const char *const *words, const char *cons
 
 static int parse_protos(struct parser *ps, struct np_rule *rule)
 {
-	__u8 seen[256] = {}, list[256];
+	__u64 seen[4] = {};
+	__u8 list[256];
 	bool first = true;
 
 	for (;; advance(ps)) {
@@ -1185,7 +1191,7 @@ static int parse_protos(struct parser *ps, struct np_rule *rule)
 		if (proto < 0)
 			return unknown(ps, clause_words, first && rule->dir < 0 ? dir_words : NULL,
 				       protos);
-		seen[proto] = 1;
+		seen[proto / 64] |= 1ull << proto % 64;
 		name = np_proto_name(proto);
 		if (!name) {
 			*put_u32(text, proto) = 0;
@@ -1198,9 +1204,9 @@ static int parse_protos(struct parser *ps, struct np_rule *rule)
 		if (ps->tok.kind != T_COMMA)
 			break;
 	}
-	for (int i = 0; i < 256; i++)
-		if (seen[i])
-			list[rule->nproto++] = i;
+	for (int i = 0; i < 4; i++)
+		for (; seen[i]; seen[i] &= seen[i] - 1)
+			list[rule->nproto++] = 64 * i + __builtin_ctzll(seen[i]);
 	rule->proto = mem_copy(ps->policy->mem, list, rule->nproto);
 	return rule->proto ? 0 : -ENOMEM;
 }
