@@ -16,6 +16,7 @@ PROTO is a name of PROTOS or a number. Keys:
   quote='PACKET' what an ICMP error is about         ver=N   claimed IP version
 """
 import ctypes
+import errno
 import os
 import select
 import shlex
@@ -180,7 +181,11 @@ class End:
         self.tx.setsockopt(socket.SOL_SOCKET, 36, mark)    # SO_MARK
 
     def send(self, data):
-        self.tx.sendto(data, (self.dev, struct.unpack('!H', data[12:14])[0]))
+        try:
+            self.tx.sendto(data, (self.dev, struct.unpack('!H', data[12:14])[0]))
+        except OSError as e:
+            if e.errno != errno.ENOBUFS:    # so the sender learns of a drop
+                raise
 
     def arrivals(self, timeout):
         """Frames up to the sentinel's."""
