@@ -602,7 +602,7 @@ static int read_header(struct np_pcap *pcap, struct np_error *err)
 				    "this is no capture file");
 	if (n < sizeof(h))
 		return np_error_set(err, 0, 0, NULL, "the file ends in its header");
-	pcap->link = get32(pcap, h + 20) & 0x0fffffff;	/* FCS bits are above */
+	pcap->link = get32(pcap, h + 20) & 0x03ffffff;	/* above: about the FCS */
 	if (pcap->link != LINK_ETHERNET && pcap->link != LINK_RAW && pcap->link != LINK_RAW_BSD)
 		return np_error_set(err, 0, 0, "capture on one device, not on \"any\"",
 				    "link type %u is neither Ethernet (1) nor raw IP (101, 12)",
