@@ -177,7 +177,8 @@ struct packet {
 	__u32 l4len;
 	__u32 len;
 	__u16 ethertype;	/* if not IP */
-	__u16 pad;
+	__u8 hops;		/* hop limit, IPv6 */
+	__u8 pad;
 };
 
 static __always_inline __u32 now_sec(void)
@@ -242,7 +243,7 @@ static __always_inline __u8 icmp6_kind(__u8 type)
 }
 
 /* The first bytes of the transport header. False: cut short. */
-static __always_inline bool parse_l4(struct __sk_buff *skb, struct packet *p, __u8 hoplimit)
+static __always_inline bool parse_l4(struct __sk_buff *skb, struct packet *p)
 {
 	__u8 h[16] = {};
 
@@ -262,7 +263,7 @@ static __always_inline bool parse_l4(struct __sk_buff *skb, struct packet *p, __
 			p->icmp = icmp6_kind(h[0]);
 		else
 			return true;
-		if (p->icmp == ICMP_NEIGH && (hoplimit != 255 || h[1]))
+		if (p->icmp == ICMP_NEIGH && (p->hops != 255 || h[1]))
 			p->icmp = ICMP_OTHER;
 		p->sel = h[0] << 8 | h[1];
 		if (p->icmp == ICMP_ASK || p->icmp == ICMP_ANSWER)
@@ -307,10 +308,8 @@ static __always_inline bool parse_ip4(struct __sk_buff *skb, struct packet *p, _
 		/* It would overwrite the flags of a TCP header already judged (RFC 3128). */
 		if (units == 1 && p->proto == IPPROTO_TCP)
 			return false;
-		if (units)
-			return true;
 	}
-	return parse_l4(skb, p, ip.ttl);
+	return true;
 }
 
 static __always_inline bool parse_ip6(struct __sk_buff *skb, struct packet *p, __u32 off)
@@ -341,7 +340,8 @@ static __always_inline bool parse_ip6(struct __sk_buff *skb, struct packet *p, _
 			p->proto = next;
 			p->l4 = off;
 			p->l4len = left;
-			return parse_l4(skb, p, ip.hop_limit);
+			p->hops = ip.hop_limit;
+			return true;
 		}
 		if (i == NP_EXT_MAX || left < sizeof(h) ||
 		    bpf_skb_load_bytes(skb, off, h, sizeof(h)))
@@ -380,24 +380,29 @@ static __always_inline bool is_l3(__be16 proto)
 	       proto == bpf_htons(ETH_P_ARP);
 }
 
-/* False: malformed. p->family 0: not IP. */
-static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
+/*
+ * p->family 0: not IP. Nonzero: malformed. Not static, like ask(): a global function
+ * is verified by itself, and its many paths do not multiply with the caller's.
+ */
+__noinline int parse(struct __sk_buff *skb, struct packet *p)
 {
 	__be16 proto = skb->protocol;
 	__u32 off = l2_len;
 
+	if (!p)
+		return -1;
 	p->len = skb->len;
 	if (l2_len) {
 		__be16 framed;
 
 		if (copy(skb, ETH_HLEN - 2, &framed, 2))
-			return false;
+			return -1;
 		/*
 		 * The stack goes by skb->protocol, the wire by the frame. A packet
 		 * socket can make them differ, and must not pass one as the other.
 		 */
 		if (framed != proto && (is_l3(framed) || is_l3(proto)))
-			return false;
+			return -1;
 	}
 	for (int i = 0; i < NP_VLAN_MAX; i++) {
 		__be16 tag[2];
@@ -405,16 +410,21 @@ static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
 		if (proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD))
 			break;
 		if (load(skb, off, &tag))
-			return false;
+			return -1;
 		proto = tag[1];
 		off += sizeof(tag);
 	}
-	if (proto == bpf_htons(ETH_P_IP))
-		return parse_ip4(skb, p, off);
-	if (proto == bpf_htons(ETH_P_IPV6))
-		return parse_ip6(skb, p, off);
-	p->ethertype = bpf_ntohs(proto);
-	return true;
+	if (proto == bpf_htons(ETH_P_IP)) {
+		if (!parse_ip4(skb, p, off))
+			return -1;
+	} else if (proto == bpf_htons(ETH_P_IPV6)) {
+		if (!parse_ip6(skb, p, off))
+			return -1;
+	} else {
+		p->ethertype = bpf_ntohs(proto);
+		return 0;
+	}
+	return p->frag == LATER || parse_l4(skb, p) ? 0 : -1;
 }
 
 /* --- the table --- */
@@ -913,21 +923,27 @@ flow_pass(const struct packet *p, const struct np_flow_key *k, struct tuple *q,
 	return f;
 }
 
-/* An ICMP error passes with the live flow that it quotes. */
-static __noinline bool related(struct __sk_buff *skb, const struct packet *p, __u32 gen, __u32 now)
+/* 1: an ICMP error that quotes a live flow passes with it. */
+__noinline int related(struct __sk_buff *skb, const struct packet *p, __u32 gen, __u32 now)
 {
-	struct packet in = { .dir = !p->dir, .family = p->family };
-	__u32 off = p->l4 + 8;
+	struct packet in = {};
 	struct np_flow_key k;
 	struct np_flow *f;
 	__be16 ports[2];
+	__u32 off;
 
+	if (!p)
+		return 0;
+	/* What was sent in the other direction. */
+	in.dir = !p->dir;
+	in.family = p->family;
+	off = p->l4 + 8;
 	if (p->family == 4) {
 		struct iphdr ip;
 
-		if (load(skb, off, &ip) || ip.version != 4 || ip.ihl < 5 ||
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
 		    ip.frag_off & bpf_htons(IP_OFFSET))
-			return false;
+			return 0;
 		in.src[0] = ip.saddr;
 		in.dst[0] = ip.daddr;
 		in.proto = ip.protocol;
@@ -935,21 +951,21 @@ static __noinline bool related(struct __sk_buff *skb, const struct packet *p, __
 	} else {
 		struct ipv6hdr ip;
 
-		if (load(skb, off, &ip) || ip.version != 6)
-			return false;
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 6)
+			return 0;
 		__builtin_memcpy(in.src, &ip.saddr, 16);
 		__builtin_memcpy(in.dst, &ip.daddr, 16);
 		in.proto = ip.nexthdr;
 		off += sizeof(ip);
 	}
 	if (has_ports(in.proto)) {
-		if (load(skb, off, &ports))
-			return false;
+		if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)))
+			return 0;
 		in.sport = ports[0];
 		in.dport = ports[1];
 	} else if (in.proto == IPPROTO_ICMP || in.proto == IPPROTO_ICMPV6) {
 		if (bpf_skb_load_bytes(skb, off + 4, ports, 2))
-			return false;
+			return 0;
 		in.sport = in.dport = ports[0];
 	}
 	flow_key(&in, &k);
@@ -1065,7 +1081,7 @@ static __noinline int policy(struct __sk_buff *skb, __u32 dir)
 	struct decision d = {};
 	struct np_flow_key k;
 
-	if (!parse(skb, &p))
+	if (parse(skb, &p))
 		return deny(&p, NP_S_DENY_MALFORMED);
 	if (ask(&q, &d))
 		return deny(&p, NP_S_DENY_NO_POLICY);
