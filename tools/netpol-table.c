@@ -18,6 +18,8 @@
 
 #define MAX_BYTES	np_tier_bytes(NP_TIERS - 1)
 #define MAX_WORDS	(MAX_BYTES / 4)
+#define MAX_SPANS	(MAX_WORDS / 2)	/* of a group: more than cells can fit, bounds memory */
+#define MAX_LINKS	(MAX_WORDS * 4)	/* likewise; chains can be shared */
 #define KEY_BITS	25
 #define DIR_SHIFT	24
 #define PROTO_SHIFT	16
@@ -589,7 +591,7 @@ static int link_rule(struct build *b, struct slice *s, __u32 rule)
 
 static bool over_limit(const struct build *b)
 {
-	return 3 * b->lo.n + b->chains.n > MAX_WORDS || b->nlinks > 4 * MAX_WORDS;
+	return 3 * b->lo.n + b->chains.n > MAX_WORDS || b->nlinks > MAX_LINKS;
 }
 
 static int check_chain(__u32 entries, const struct np_rule *rule, struct np_error *err)
@@ -654,9 +656,12 @@ static int group_cells(struct build *b, const struct item *rules, size_t n, stru
 
 	b->nspans = 0;
 	b->nlinks = 0;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		if (rule_spans(b, rules[i].val))
 			return -ENOMEM;
+		if (b->nspans > MAX_SPANS)
+			return too_big(b->p, err);
+	}
 	if (n == 1)
 		return single_cells(b, first, err);
 	if (make_slices(b, &nslices))
@@ -1354,7 +1359,7 @@ struct ident {
 	const struct np_rule *rule;	/* any of them, NULL: free */
 	__u32 hash;
 	__u32 old;		/* the next rule of the old policy that can hand on its slot */
-	__u32 slot;		/* count NAME: of the name; 0: none yet */
+	__u32 slot;		/* count NAME: what new rules of the name have, 0: none yet */
 };
 
 struct idents {
@@ -1370,7 +1375,7 @@ static const char *ident_text(const struct np_rule *rule)
 
 static struct ident *find_ident(struct idents *t, const struct np_rule *rule)
 {
-	__u32 hash = rule->counter ? 1 : 2166136261u;
+	__u32 hash = 2166136261u;
 
 	for (const char *s = ident_text(rule); *s; s++)
 		hash = (hash ^ (unsigned char)*s) * 16777619u;
@@ -1399,7 +1404,6 @@ static void know_old(struct idents *t, const struct np_policy *old, const __u32 
 		used[slots[r] / 8] |= 1 << slots[r] % 8;
 		t->next[r] = e->old;
 		e->old = r;
-		e->slot = old->rules[r].counter ? slots[r] : 0;
 	}
 }
 

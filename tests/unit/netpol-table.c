@@ -311,6 +311,22 @@ static bool cells_merged(const __u32 *w)
 	return true;
 }
 
+/* Addresses outside all prefixes have class 0 if a rule has no address there, else none. */
+static bool bases_right(const struct np_policy *p, const __u32 *w)
+{
+	bool any[2] = {}, dst_major = w[NP_H_FLAGS] & NP_F_DST_MAJOR;
+
+	for (__u32 r = 0; r < p->nrules; r++) {
+		any[0] |= !p->rules[r].nfrom;
+		any[1] |= !p->rules[r].nto;
+	}
+	for (int dim = 0; dim < __NP_DIM_MAX; dim++)
+		if (w[NP_H_DIM + dim * NP_D_WORDS + NP_D_BASE] !=
+		    (any[(dim & 1) ^ dst_major] ? 0 : NP_NONE))
+			return false;
+	return true;
+}
+
 static const char *verify_head(struct small *s, const __u32 *w, __u32 nwords, int tier)
 {
 	const char *why = np_table_check(w, nwords);
@@ -330,6 +346,8 @@ static const char *verify_head(struct small *s, const __u32 *w, __u32 nwords, in
 		if (w[w[NP_H_RULES] + r] != (s->slots[r] | (__u32)s->rules[r].verdict << NP_A_SHIFT |
 					     (s->rules[r].log ? NP_A_LOG : 0)))
 			return "rule action";
+	if (!bases_right(&s->p, w))
+		return "class of other addresses";
 	return cells_merged(w) ? NULL : "cells are not merged";
 }
 
@@ -782,6 +800,34 @@ static void test_pairs(void)
 	big_free(&b);
 }
 
+static void test_many_ranges(void)
+{
+	struct np_range *even = must(calloc(32768, sizeof(*even)));
+	__u8 all[256];
+	struct big b;
+
+	for (__u32 i = 0; i < 32768; i++)
+		even[i] = (struct np_range){ 2 * i, 2 * i };
+	for (int i = 0; i < 256; i++)
+		all[i] = i;
+	big_init(&b, 2, 0);
+	for (__u32 i = 0; i < 2; i++) {
+		b.p.rules[i].sel = even;
+		b.p.rules[i].nsel = 32768;
+		b.p.rules[i].proto = all;
+		b.p.rules[i].nproto = i ? 256 : 1;
+	}
+	big_build(&b, "32,768 ports of 256 protocols");
+	refused(&b, 2, "this rule has 8388608 of 8421376 entries");
+	b.p.rules[1].nproto = 5;
+	big_build(&b, "32,768 ports of 5 protocols");
+	ok(!b.ret && !np_table_check(b.w, b.nwords) && match4(b.w, 1, 1, 4, 0, 65534) == 1 &&
+	   match4(b.w, 1, 1, 4, 0, 65533) == NP_NONE && match4(b.w, 1, 1, 0, 0, 0) == 0,
+	   "32,768 ports of 5 protocols");
+	big_free(&b);
+	free(even);
+}
+
 static void test_sets(void)
 {
 	struct big b;
@@ -862,6 +908,9 @@ static void test_nesting(void)
 	ok(!b.ret && b.w[NP_H_WALK] == 64 && match6(b.w, &b.prefixes[128], 1) == 0 &&
 	   match4(b.w, 0, 0, tcp, 1, 1) == NP_NONE, "64 nested IPv6 prefixes");
 	free(b.ret ? NULL : b.w);
+	b.p.nrules = 65;
+	big_build(&b, "65 nested IPv6 prefixes");
+	refused(&b, 65, "(65 x 1, at most 64)");
 	b.p.nrules = 129;
 	big_build(&b, "129 nested IPv6 prefixes");
 	refused(&b, 129, "(129 x 1, at most 64): source 2001:db8:: in 2001:db8::/127 in ");
@@ -1009,6 +1058,7 @@ int main(int argc, char **argv)
 		else
 			return 2;
 	}
+	setlinebuf(stdout);	/* a sanitizer's exit does not flush */
 	test_random(seed, policies);
 	test_damage(seed);
 	test_cidr4();
@@ -1018,6 +1068,7 @@ int main(int argc, char **argv)
 	test_nested_ports();
 	test_chains();
 	test_pairs();
+	test_many_ranges();
 	test_sets();
 	test_nesting();
 	test_shadowed();
