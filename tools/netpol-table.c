@@ -25,8 +25,6 @@
 #define PROTO_SHIFT	16
 #define MAX_DEPTH	130	/* any, ::/0 to /128 */
 
-typedef unsigned __int128 u128;
-
 struct item {
 	__u64 key;
 	__u64 val;
@@ -106,7 +104,7 @@ static void sort_items(struct item *a, struct item *tmp, size_t n)
 
 /* Addresses are left-aligned, so that IPv4 needs no code of its own. */
 struct class {
-	u128 start, end;
+	__u128 start, end;
 	__u32 parent;
 	__u8 family, plen;
 };
@@ -123,13 +121,18 @@ struct side {
 	struct vec start[2], end[2], range_cls[2];
 };
 
-static u128 prefix_addr(const struct np_prefix *p)
+static __u128 prefix_addr(const struct np_prefix *p)
 {
-	u128 addr = 0;
+	__u128 addr = 0;
 
 	for (int i = 0; i < 4; i++)
 		addr = addr << 32 | ntohl(p->addr[i]);
 	return addr;
+}
+
+static __u128 host_bits(__u8 plen)
+{
+	return plen < 128 ? ~(__u128)0 >> plen : 0;
 }
 
 static __u64 prefix_key(const struct np_prefix *p, int pass)
@@ -160,7 +163,7 @@ static int side_ranges_room(struct side *s, const __u32 n[2])
 	return 0;
 }
 
-static void push_addr(struct vec *v, int f, u128 addr)
+static void push_addr(struct vec *v, int f, __u128 addr)
 {
 	__u64 half[2] = { addr >> 64, addr };
 
@@ -172,7 +175,7 @@ static void push_addr(struct vec *v, int f, u128 addr)
 	v->n += 4;
 }
 
-static void side_range(struct side *s, int f, u128 start, u128 end, __u32 c)
+static void side_range(struct side *s, int f, __u128 start, __u128 end, __u32 c)
 {
 	push_addr(&s->start[f], f, start);
 	push_addr(&s->end[f], f, end);
@@ -185,7 +188,7 @@ static void side_tree(struct side *s, int f, __u32 c, __u32 last)
 {
 	__u32 stack[MAX_DEPTH], sp = 0;
 	bool full = false;	/* ranges reach the highest address: next has wrapped */
-	u128 next = 0;
+	__u128 next = 0;
 
 	s->depth[f] = s->any;
 	for (;;) {
@@ -255,13 +258,13 @@ static int side_build(struct side *s, const struct np_policy *p, bool src)
 	for (size_t i = 0; i < total; i++) {
 		const struct np_prefix *prefix = at[items[i].val];
 		struct class *c = &s->cls[s->n - 1];
-		u128 start = prefix_addr(prefix);
+		__u128 start = prefix_addr(prefix);
 
 		if (c->family != prefix->family || c->plen != prefix->plen || c->start != start) {
 			c = &s->cls[s->n++];
 			*c = (struct class){
 				.start = start,
-				.end = start | (prefix->plen < 128 ? ~(u128)0 >> prefix->plen : 0),
+				.end = start | host_bits(prefix->plen),
 				.family = prefix->family,
 				.plen = prefix->plen,
 			};
@@ -375,7 +378,7 @@ static int too_big(const struct np_policy *p, struct np_error *err)
 				    MAX_BYTES >> 20, p->nrules, sum);
 	return np_error_set(err, worst->line, 0,
 			    worst->nfrom > 1 && worst->nto > 1 ?
-			    "shorten one side's list: a rule is stored for each pair of its addresses" :
+			    "shorten a side's list: the rule is stored for each pair of addresses" :
 			    "use shorter prefixes and wider port ranges",
 			    "policy does not fit in a table of %u MiB: this rule has %llu of %llu entries (%u source x %u destination addresses)",
 			    MAX_BYTES >> 20, most, sum, at_least_1(worst->nfrom),
@@ -481,7 +484,7 @@ static int know_more(struct build *b)
 /* The chain of the rules linked at `head` and then `last`, as the word of a cell. */
 static int make_chain(struct build *b, __u32 head, __u32 last, __u32 *word)
 {
-	size_t from = b->chains.n, room = 1, at, len;
+	size_t from = b->chains.n, room = 1, at, len, mask;
 	__u32 hash = 2166136261u;
 
 	for (__u32 i = head; i != NP_NONE; i = b->links[i].next)
@@ -501,7 +504,8 @@ static int make_chain(struct build *b, __u32 head, __u32 last, __u32 *word)
 		hash ^= hash >> 15;
 	}
 	/* NP_LAST in the same place: equal words up to there are equal chains. */
-	for (at = hash & (b->known_size - 1); b->known[at][1]; at = (at + 1) & (b->known_size - 1)) {
+	mask = b->known_size - 1;
+	for (at = hash & mask; b->known[at][1]; at = (at + 1) & mask) {
 		size_t old = b->known[at][1] - 1;
 
 		if (b->known[at][0] == hash && old + len <= from &&
@@ -554,7 +558,10 @@ static int make_slices(struct build *b, __u32 *nslices)
 		struct span *span = &b->spans[b->cuts[i].val / 2];
 
 		if (!n || b->slices[n - 1].lo != b->cuts[i].key) {
-			b->slices[n] = (struct slice){ b->cuts[i].key, NP_NONE, n, NP_NONE, NP_NONE, 0 };
+			b->slices[n] = (struct slice){
+				.lo = b->cuts[i].key, .rule = NP_NONE, .open = n,
+				.head = NP_NONE, .tail = NP_NONE,
+			};
 			n++;
 		}
 		if (b->cuts[i].val & 1)
@@ -832,8 +839,8 @@ static void print_nest(const struct side *s, int f, char *buf, size_t size)
 }
 
 /* The first rule that names a class of a side. */
-static const struct np_rule *rule_of_class(const struct np_policy *p, const struct side *s, bool src,
-					   __u32 c)
+static const struct np_rule *rule_of_class(const struct np_policy *p, const struct side *s,
+					   bool src, __u32 c)
 {
 	const __u32 *id = s->ids;
 
@@ -1022,14 +1029,14 @@ out:
 
 /* --- lookup --- */
 
-static u128 range_addr(const __u32 *w, __u32 at, __u32 i, bool ip6)
+static __u128 range_addr(const __u32 *w, __u32 at, __u32 i, bool ip6)
 {
 	__u64 half[2];
 
 	if (!ip6)
 		return w[at + i];
 	memcpy(half, w + at + 4 * (size_t)i, sizeof(half));
-	return (u128)half[0] << 64 | half[1];
+	return (__u128)half[0] << 64 | half[1];
 }
 
 static __u32 classify(const __u32 *w, bool minor, bool ip6, const __be32 *addr)
@@ -1038,7 +1045,7 @@ static __u32 classify(const __u32 *w, bool minor, bool ip6, const __be32 *addr)
 			(minor ? NP_DIM_MINOR4 : NP_DIM_MAJOR4);
 	const __u32 *d = w + NP_H_DIM + dim * NP_D_WORDS;
 	__u32 lo = 0, hi = d[NP_D_N];
-	u128 x = 0;
+	__u128 x = 0;
 
 	for (int i = 0; i < (ip6 ? 4 : 1); i++)
 		x = x << 32 | ntohl(addr[i]);
@@ -1223,7 +1230,7 @@ static const char *check_dim(const __u32 *w, int dim, const __u32 *parent, __u32
 		return "addresses without a range have a class";
 	*depth = depth_of(parent, stride, d[NP_D_BASE]);
 	for (__u32 i = 0; i < d[NP_D_N]; i++) {
-		u128 start = range_addr(w, d[NP_D_START], i, ip6);
+		__u128 start = range_addr(w, d[NP_D_START], i, ip6);
 		__u32 c = w[d[NP_D_CLASS] + i], deep;
 
 		if (start > range_addr(w, d[NP_D_END], i, ip6) ||

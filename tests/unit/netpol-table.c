@@ -343,8 +343,8 @@ static const char *verify_head(struct small *s, const __u32 *w, __u32 nwords, in
 	if (w[NP_H_DEFAULT] != ((__u32)s->p.dflt << NP_A_SHIFT | (s->p.default_log ? NP_A_LOG : 0)))
 		return "default action";
 	for (__u32 r = 0; r < s->p.nrules; r++)
-		if (w[w[NP_H_RULES] + r] != (s->slots[r] | (__u32)s->rules[r].verdict << NP_A_SHIFT |
-					     (s->rules[r].log ? NP_A_LOG : 0)))
+		if (w[w[NP_H_RULES] + r] != (s->slots[r] | (s->rules[r].log ? NP_A_LOG : 0) |
+					     (__u32)s->rules[r].verdict << NP_A_SHIFT))
 			return "rule action";
 	if (!bases_right(&s->p, w))
 		return "class of other addresses";
@@ -466,7 +466,8 @@ static struct np_prefix ip4(__u32 addr, __u8 plen)
 static struct np_prefix ip6(__u32 high, __u32 low, __u8 plen)
 {
 	return (struct np_prefix){
-		.family = 6, .plen = plen, .addr = { htonl(0x20010db8), htonl(high), 0, htonl(low) },
+		.family = 6, .plen = plen,
+		.addr = { htonl(0x20010db8), htonl(high), 0, htonl(low) },
 	};
 }
 
@@ -692,7 +693,7 @@ static void test_nested_ports(void)
 static bool refused(const struct big *b, __u32 line, const char *what)
 {
 	return ok(b->ret == -EINVAL && b->err.line == line && strstr(b->err.msg, what) &&
-		  *b->err.hint, "refused at line %u: %s", line, what);
+		  *b->err.hint, "error at line %u: %s", line, what);
 }
 
 static void test_chains(void)
@@ -937,8 +938,9 @@ static void test_shadowed(void)
 	free(b.ret ? NULL : b.w);
 	b.p.nrules = 0;
 	big_build(&b, "no rules");
-	ok(!b.ret && b.tier == 0 && !np_table_check(b.w, b.nwords) && !np_table_shadowed(b.w, dead, 2) &&
-	   match4(b.w, 1, 1, tcp, 1, 1) == NP_NONE, "a policy without rules");
+	ok(!b.ret && b.tier == 0 && !np_table_check(b.w, b.nwords) &&
+	   !np_table_shadowed(b.w, dead, 2) && match4(b.w, 1, 1, tcp, 1, 1) == NP_NONE,
+	   "a policy without rules");
 	big_free(&b);
 }
 
@@ -1020,8 +1022,8 @@ static void test_many_slots(void)
 		__u32 other = N - 1 - i;
 
 		sprintf(text[i], "allow tcp from %u to port %u", i, i & 0xff);
-		sprintf(text[N + i], "%s tcp from %u to port %u", other & 1 ? "allow" : "deny", other,
-			other & 0xff);
+		sprintf(text[N + i], "%s tcp from %u to port %u", other & 1 ? "allow" : "deny",
+			other, other & 0xff);
 		old.rules[i].text = text[i];
 		new.rules[i].text = text[N + i];
 	}
@@ -1036,8 +1038,10 @@ static void test_many_slots(void)
 		clash += used[slots[N + i]] > (N - 1 - i) % 2;
 		used[slots[N + i]] = 2;
 	}
-	ok(!ret && kept == N / 2 && !clash && high == N + N / 2, "slots of 100,000 rules, half new");
-	printf("# slots of 100,000 rules: %.1f ms, %u kept, %u clash, highest %u\n", ms, kept, clash, high);
+	ok(!ret && kept == N / 2 && !clash && high == N + N / 2,
+	   "slots of 100,000 rules, half new");
+	printf("# slots of 100,000 rules: %.1f ms, %u kept, %u clash, highest %u\n", ms, kept,
+	       clash, high);
 	free(old.rules);
 	free(new.rules);
 	free(slots);
