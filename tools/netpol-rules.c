@@ -541,8 +541,7 @@ static const unsigned char word_char[256] = {
 
 static bool is_blank(const struct parser *ps, const char *p)
 {
-	return *p == ' ' || *p == '\t' ||
-	       (*p == '\r' && (p + 1 == ps->end || p[1] == '\n'));
+	return *p == ' ' || *p == '\t' || (*p == '\r' && p + 1 < ps->end && p[1] == '\n');
 }
 
 static void advance(struct parser *ps)
@@ -1784,6 +1783,8 @@ int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
 	int rc;
 
 	*out = NULL;
+	while (rule_len && isspace((unsigned char)rule[rule_len - 1]))
+		rule_len--;
 	rc = parse_for_edit(text, len, &policy, err);
 	if (rc)
 		return rc;
@@ -1806,8 +1807,6 @@ int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
 	rc = rule_parse(policy, line, rule, rule_len, &parsed, err);
 	if (rc)
 		goto out;
-	while (rule_len && isspace((unsigned char)rule[rule_len - 1]))
-		rule_len--;
 	while (rule_len && isspace((unsigned char)*rule)) {
 		rule++;
 		rule_len--;

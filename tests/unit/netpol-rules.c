@@ -300,6 +300,7 @@ static void errors(void)
 		{ "allow\n= x", 2, 1, "found \"=\"", NULL },
 		{ "allow\x01", 1, 6, "unexpected byte 0x01", NULL },
 		{ "allow \r tcp", 1, 7, "byte 0x0d", NULL },
+		{ "allow\r", 1, 6, "byte 0x0d", NULL },
 		/* default */
 		{ "default", 1, 8, "expected \"allow\", \"deny\" or \"next\", found the end of the text", NULL },
 		{ "default\n", 1, 8, "found the end of the line", NULL },
@@ -432,7 +433,7 @@ static void layouts(void)
 		__u32 nrules;
 	} t[] = {
 		{ "", 0 }, { "\n\n", 0 }, { "# c", 0 }, { "   ", 0 }, { "\xef\xbb\xbf" "allow", 1 },
-		{ "\xef\xbb\xbf", 0 }, { "allow\r\ndeny\r\n", 2 }, { "allow\r", 1 }, { "allow\n\n\ndeny", 2 },
+		{ "\xef\xbb\xbf", 0 }, { "allow\r\ndeny\r\n", 2 }, { "allow\n\n\ndeny", 2 },
 		{ "set x = {\r\n ::1,\r\n}\r\nallow from @x\r\n", 1 },
 		{ "allow#c\ndeny # \xc3\xa4 \x01\n", 2 }, { "allow from { ::1,\n#}\n}\n", 1 },
 		{ "set x = { ::1 } # c\nallow from @x\nset y = { @x }\ndeny from @y", 2 },
@@ -639,6 +640,9 @@ static void editing(void)
 	rc = np_text_add("allow\r\n deny", 12, NP_AT_END, 0, "next", 4, &out, &len, &err);
 	check(!rc && len == 20);
 	check_str(out, "allow\r\n deny\r\nnext\r\n");
+	free(out);
+	rc = np_text_add("", 0, NP_AT_END, 0, "next\r", 5, &out, &len, &err);
+	check_str(out, "next\n");
 	free(out);
 	rc = np_text_add("", 0, NP_AT_END, 0, "next", 4, &out, &len, &err);
 	check_str(out, "next\n");
