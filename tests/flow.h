@@ -35,6 +35,9 @@ enum want { WANT_DROP, WANT_ONEWAY, WANT_PASS, WANT_ANY, WANT_A, WANT_B };
 static const char *const got_names[] = { "drop", "oneway", "pass" };
 static const char *const want_names[] = { "drop", "oneway", "pass", "any", "a", "b" };
 
+/* How long to wait for what must not come, when all that must come is there. */
+static int grace_ms = 200;
+
 union addr {
 	struct sockaddr sa;
 	struct sockaddr_in in;
@@ -500,7 +503,7 @@ static inline bool flows_round(struct flow *flows, int n, int ns[2])
 		if (!missing && !negative)
 			break;
 		if (!missing && !grace)
-			grace = now_ns() + slow_ms(200) * 1000000ull;
+			grace = now_ns() + slow_ms(grace_ms) * 1000000ull;
 	}
 	for (i = 0; i < n; i++)
 		ok &= !flow_wrong(&flows[i]);

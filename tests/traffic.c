@@ -156,7 +156,7 @@ static int stream(struct flow *flows, int n, int ns[2], unsigned int rate, __u64
 	end = now_ns() + slow_ms(5000) * 1000000ull;
 	while (!stream_done(flows, n) && now_ns() < end)
 		flows_poll(flows, n, 10000000, false, stream_seen);
-	end = now_ns() + slow_ms(200) * 1000000ull;
+	end = now_ns() + slow_ms(grace_ms) * 1000000ull;
 	while ((t = now_ns()) < end)
 		flows_poll(flows, n, end - t, false, stream_seen);
 
