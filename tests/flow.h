@@ -36,7 +36,7 @@ static const char *const got_names[] = { "drop", "oneway", "pass" };
 static const char *const want_names[] = { "drop", "oneway", "pass", "any", "a", "b" };
 
 /* How long to wait for what must not come, when all that must come is there. */
-static int grace_ms = 200;
+static int grace_ms = 60;
 
 union addr {
 	struct sockaddr sa;
