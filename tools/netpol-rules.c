@@ -599,10 +599,16 @@ static void advance(struct parser *ps)
 	ps->p = p;
 }
 
+/* The length of the byte order mark that some editors write. */
+static size_t bom(const char *text, size_t len)
+{
+	return len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
+}
+
 __attribute__((format(printf, 3, 4)))
 static int fail(struct parser *ps, const char *at, const char *fmt, ...)
 {
-	const char *bol = ps->text;
+	const char *bol = ps->text + bom(ps->text, ps->end - ps->text);
 	unsigned int line = 1;
 	va_list ap;
 
@@ -1481,12 +1487,6 @@ static int check_text(struct parser *ps, size_t *lines)
 	return 0;
 }
 
-/* The length of the byte order mark that some editors write. */
-static size_t bom(const char *text, size_t len)
-{
-	return len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
-}
-
 static void parser_init(struct parser *ps, struct np_policy *policy, const char *text, size_t len,
 			struct np_error *err)
 {
@@ -1657,7 +1657,7 @@ static void print_line(FILE *f, const char *bol, const char *eol, const char *at
 int np_error_print(FILE *f, const char *file, const char *text, size_t len,
 		   const struct np_error *err)
 {
-	const char *bol = text, *eol, *end = text + len;
+	const char *bol = text ? text + bom(text, len) : NULL, *eol, *end = text + len;
 
 	fprintf(f, "%s:", file);
 	if (err->line)
@@ -1799,10 +1799,8 @@ int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
 		indent = line_start(text, len, text + near->src.off);
 		at = indent;
 		line = near->line;
-		if (where == NP_AFTER) {
+		if (where == NP_AFTER)
 			at = line_after(text + near->src.off + near->src.len, end);
-			line++;
-		}
 	}
 	rc = rule_parse(policy, line, rule, rule_len, &parsed, err);
 	if (rc)

@@ -529,7 +529,10 @@ static void printed_error(const char *text, const char *want)
 
 static void carets(void)
 {
-	char text[400], want[400];
+	char text[400], want[400], *out;
+	struct np_error err;
+	size_t size;
+	FILE *f;
 
 	printed_error("allow\n\tdeny tpc # x\r\nallow",
 		      "f.rules:2:7: unknown word \"tpc\"\n    \tdeny tpc # x\n    \t     ^\n"
@@ -539,6 +542,19 @@ static void carets(void)
 		      "              ^\n");
 	printed_error("allow\x1b[0m \xc3\xa4",
 		      "f.rules:1:6: unexpected byte 0x1b\n    allow?[0m \xc3\xa4\n         ^\n");
+	printed_error("\xef\xbb\xbf" "alow", "f.rules:1:1: unknown word \"alow\"\n    alow\n    ^\n"
+		      "    did you mean \"allow\"?\n");
+	np_error_set(&err, 1, 4, NULL, "bad \x1b[m");
+	f = open_memstream(&out, &size);
+	np_error_print(f, "f", "\xc3\xa4 x", 4, &err);
+	np_error_set(&err, 9, 1, "next step", "no such line");
+	np_error_print(f, "f", "x", 1, &err);
+	np_error_set(&err, 0, 0, NULL, "no place");
+	np_error_print(f, "f", NULL, 0, &err);
+	fclose(f);
+	check_str(out, "f:1:4: bad ?[m\n    \xc3\xa4 x\n      ^\nf:9:1: no such line\n    next step\n"
+		  "f: no place\n");
+	free(out);
 	memset(text, ' ', 300);
 	strcpy(text + 300, "alow                                               x");
 	memset(want, ' ', sizeof(want));
