@@ -256,7 +256,8 @@ static __always_inline bool parse_l4(struct __sk_buff *skb, struct packet *p)
 	} else if (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6) {
 		if (p->l4len < 8 || copy(skb, p->l4, h, 8))
 			return false;
-		/* The number of the other family's ICMP is just a protocol. */
+		/* The other family's ICMP is just a number: it has no type, least of all 0. */
+		p->sel = 0xffff;
 		if (p->proto == IPPROTO_ICMP && p->family == 4)
 			p->icmp = icmp4_kind(h[0]);
 		else if (p->proto == IPPROTO_ICMPV6 && p->family == 6)
