@@ -120,7 +120,7 @@ allow to 10.9.0.7 | ip daddr 10.9.0.7
 - udp 10.1.2.3:1 > 10.9.0.6:2
 - udp 10.1.2.3:1 > 10.9.0.7:2
 [prefix-extreme] deny
-allow from 0.0.0.0/1 to port 1-100 | ip saddr 0.0.0.0/1 meta l4proto != 0 th dport 1-100
+allow tcp, udp from 0.0.0.0/1 to port 1-100 | ip saddr 0.0.0.0/1 meta l4proto { tcp, udp } th dport 1-100
 allow to 255.255.255.255 | ip daddr 255.255.255.255
 allow from 128.0.0.0/1 | ip saddr 128.0.0.0/1
 [nested] deny
@@ -132,7 +132,7 @@ allow from 10.0.0.0/8 | ip saddr 10.0.0.0/8
 - tcp 10.2.0.1:1 > 10.9.0.1:22
 - tcp 11.0.0.1:1 > 10.9.0.1:22
 [nested-reversed] deny
-allow from 10.0.0.0/8 to port 22 | ip saddr 10.0.0.0/8 th dport 22
+allow tcp, udp from 10.0.0.0/8 to port 22 | ip saddr 10.0.0.0/8 meta l4proto { tcp, udp } th dport 22
 deny from 10.1.0.0/16 | ip saddr 10.1.0.0/16
 allow from 10.1.2.0/24 | ip saddr 10.1.2.0/24
 allow from 0.0.0.0/0 to 10.9.0.0/16 | ip saddr 0.0.0.0/0 ip daddr 10.9.0.0/16
@@ -156,7 +156,7 @@ deny from 10.1.2.255 | ip saddr 10.1.2.255
 - udp 10.1.2.127:1 > 10.9.0.1:1500
 - udp 10.2.2.127:1 > 10.9.0.1:1500
 [v6-prefixes] deny
-allow from 2001:db8::/64 to port 22 | ip6 saddr 2001:db8::/64 th dport 22
+allow udp from 2001:db8::/64 to port 22 | ip6 saddr 2001:db8::/64 udp dport 22
 deny from 2001:db8::/32 to 2001:db8:9::/48 | ip6 saddr 2001:db8::/32 ip6 daddr 2001:db8:9::/48
 allow from 2001:db8::/33 | ip6 saddr 2001:db8::/33
 allow to 2001:db8::1 | ip6 daddr 2001:db8::1
@@ -192,7 +192,7 @@ allow from 2001:db8::5-2001:db8::1:2 | ip6 saddr 2001:db8::5-2001:db8::1:2
 - udp [2001:db8::5]:1 > [2001:db8::1]:2
 - udp [2001:db8::1:3]:1 > [2001:db8::1]:2
 [range-everything] deny
-allow from 0.0.0.1-255.255.255.254 to port 80 | ip saddr 0.0.0.1-255.255.255.254 th dport 80
+allow udp from 0.0.0.1-255.255.255.254 to port 80 | ip saddr 0.0.0.1-255.255.255.254 udp dport 80
 - udp 0.0.0.0:1 > 10.9.0.1:80
 - udp 0.0.0.1:1 > 10.9.0.1:80
 - udp 255.255.255.255:1 > 10.9.0.1:80
@@ -229,7 +229,7 @@ allow tcp from 10.1.0.0/16 to 10.9.0.0/24 port 22 | ip saddr 10.1.0.0/16 ip dadd
 allow udp from 10.1.0.0/16 port 5353 to 10.9.0.1 port 53 | ip saddr 10.1.0.0/16 ip daddr 10.9.0.1 udp sport 5353 udp dport 53
 deny from 10.1.2.3 to 10.9.0.1 | ip saddr 10.1.2.3 ip daddr 10.9.0.1
 allow from 10.0.0.0/8 to 10.0.0.0/8 | ip saddr 10.0.0.0/8 ip daddr 10.0.0.0/8
-allow from 2001:db8::/32 to 2001:db8:9::/48 port 22 | ip6 saddr 2001:db8::/32 ip6 daddr 2001:db8:9::/48 th dport 22
+allow tcp from 2001:db8::/32 to 2001:db8:9::/48 port 22 | ip6 saddr 2001:db8::/32 ip6 daddr 2001:db8:9::/48 tcp dport 22
 - tcp 10.1.2.4:1 > 10.9.0.1:22
 - tcp 10.1.2.4:1 > 10.9.1.1:22
 - tcp 10.1.2.3:1 > 10.9.0.2:23
@@ -363,7 +363,7 @@ allow from 2001:db8::/64 | ip6 saddr 2001:db8::/64
 ! deny tcp [2001:db8::1]:1 > [2001:db8::2]:22 tot=10
 ! deny tcp [2001:db8::1]:1 > [2001:db8::2]:22 ver=4
 ! deny tcp [2001:db8::1]:1 > [2001:db8::2]:22 ext=hbh tot=4
-! deny tcp [2001:db8::1]:1 > [2001:db8::2]:22 ext=frag,frag
+! deny tcp [2001:db8::1]:1 > [2001:db8::2]:22 ext=frag,frag frag=0+
 ! deny icmp6 2001:db8::1 > 2001:db8::2 tot=4
 ! allow tcp 10.1.2.3:1 > 10.9.0.1:22 tot=40
 [vlan] deny
