@@ -64,6 +64,7 @@ struct text {
 #define bad(t, at, hint, ...) \
 	np_error_set((t)->err, 1, (at) - (t)->start + 1, hint, __VA_ARGS__)
 
+/* For %.*s: not too much of it. */
 #define WORD(t) (int)((t)->len < 40 ? (t)->len : 40), (t)->s
 
 static void next_word(struct text *t)
@@ -159,8 +160,8 @@ static int parse_frag(struct text *t, struct packet *p)
 	}
 	offset = np_number(t->s, len, 65528);
 	if (offset < 0 || offset % 8)
-		return bad(t, t->s, "write the offset in bytes, and + when more fragments follow: "
-			   "frag 0+, frag 1480", "a fragment's offset is a multiple of 8 up to 65528");
+		return bad(t, t->s, "bytes, then + when more fragments follow: frag 0+, frag 1480",
+			   "a fragment's offset is a multiple of 8 up to 65528");
 	p->offset = offset;
 	p->fragment = true;
 	return 0;
@@ -182,8 +183,9 @@ static int parse_ext(struct text *t, struct packet *p)
 			if (strlen(exts[i].name) == len && !memcmp(exts[i].name, s, len))
 				break;
 		if (i == N_EXTS)
-			return bad(t, s, "write names of hbh, dst, rt, frag, ah with commas: ext hbh,dst",
-				   "\"%.*s\" is no extension header", (int)(len < 40 ? len : 40), s);
+			return bad(t, s, "they are hbh, dst, rt, frag, ah: ext hbh,dst",
+				   "\"%.*s\" is no extension header",
+				   (int)(len < 40 ? len : 40), s);
 		if (p->n_ext == EXT_MAX)
 			return bad(t, s, NULL, "more than %d extension headers", EXT_MAX);
 		p->ext[p->n_ext++] = i;
@@ -513,7 +515,8 @@ static int build(struct text *t, struct packet *p, unsigned int l2, struct np_fr
 		size_t least = headers + (later ? 0 : l4_min(p->proto));
 
 		if ((size_t)p->len < least)
-			return bad(t, t->start, NULL, "\"len %ld\" is too short, this packet needs %zu",
+			return bad(t, t->start, NULL,
+				   "\"len %ld\" is too short, this packet needs %zu",
 				   p->len, least);
 		total = p->len;
 	}
@@ -588,10 +591,11 @@ static int read_header(struct np_pcap *pcap, struct np_error *err)
 	if (ferror(pcap->f))
 		return -EIO;
 	if (n < 4)
-		return np_error_set(err, 0, 0, NULL, "this is no capture file, it has %zu bytes", n);
+		return np_error_set(err, 0, 0, NULL, "this is no capture file, it has %zu bytes",
+				    n);
 	magic = get32(pcap, h);
 	if (magic == PCAPNG)
-		return np_error_set(err, 0, 0, "convert it: tcpdump -r FILE -w NEW, or editcap -F pcap FILE NEW",
+		return np_error_set(err, 0, 0, "convert it: tcpdump -r FILE -w NEW",
 				    "this is a pcapng file, classic pcap is needed");
 	if (magic != PCAP_US && magic != PCAP_NS) {
 		pcap->swapped = true;

@@ -218,7 +218,8 @@ const char *np_nearest(const char *word, size_t len, const char *const *words)
 static const char *synonym(const char *word, size_t len)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(synonyms); i++)
-		if (strlen(synonyms[i].theirs) == len && !strncasecmp(synonyms[i].theirs, word, len))
+		if (strlen(synonyms[i].theirs) == len &&
+		    !strncasecmp(synonyms[i].theirs, word, len))
 			return synonyms[i].ours;
 	return NULL;
 }
@@ -394,8 +395,11 @@ static int set_add(struct np_policy *policy, const struct np_set *set)
 		free(mem->hash);
 		mem->hash = hash;
 		mem->hash_size = size;
-		for (__u32 i = 0; i < policy->nsets; i++)
-			*set_slot(policy, policy->sets[i].name, strlen(policy->sets[i].name)) = i + 1;
+		for (__u32 i = 0; i < policy->nsets; i++) {
+			const char *name = policy->sets[i].name;
+
+			*set_slot(policy, name, strlen(name)) = i + 1;
+		}
 	}
 	policy->sets[policy->nsets++] = *set;
 	*set_slot(policy, set->name, strlen(set->name)) = policy->nsets;
@@ -522,7 +526,7 @@ struct parser {
 	const char *text, *p, *end;
 	const char *last;		/* behind the last token that was taken */
 	__u32 line;
-	__u32 set_limit;		/* sets of this line and later ones are not seen, 0: all are */
+	__u32 set_limit;		/* sets from this line on are not seen, 0: all are */
 	const char *brace;		/* open one, or NULL */
 	struct token tok;
 	struct np_policy *policy;
@@ -796,7 +800,7 @@ static int bad_addr(struct parser *ps, const char *s, size_t len)
 		return hint(ps, "for any address leave the address out");
 	if (*s >= '0' && *s <= '9')
 		return hint(ps, "an IPv4 address has four numbers 0-255 without leading zeros");
-	return hint(ps, "write ADDR, ADDR/LEN, ADDR-ADDR or @SET; names of hosts are not looked up");
+	return hint(ps, "write ADDR, ADDR/LEN, ADDR-ADDR or @SET; host names are not looked up");
 }
 
 /* From lo to hi in as few prefixes as there can be. */
@@ -1191,7 +1195,8 @@ static int parse_protos(struct parser *ps, struct np_rule *rule)
 			proto = np_proto_number(s, ps->tok.len);
 		if (proto < 0 && ps->tok.kind == T_WORD && *s >= '0' && *s <= '9') {
 			fail(ps, s, "\"%s\" is no protocol", quote(ps, 0, s, ps->tok.len));
-			return hint(ps, "a protocol is a name or 0-255; addresses follow \"from\" or \"to\"");
+			return hint(ps, "a protocol is a name or 0-255; "
+				    "addresses follow \"from\" or \"to\"");
 		}
 		if (proto < 0)
 			return unknown(ps, clause_words, first && rule->dir < 0 ? dir_words : NULL,
@@ -1406,7 +1411,8 @@ static int parse_default(struct parser *ps)
 
 	if (policy->has_default) {
 		fail(ps, start.s, "a second \"default\"");
-		return hint(ps, "the first one is in line %u; keep one of them", policy->default_line);
+		return hint(ps, "the first one is in line %u; keep one of them",
+			    policy->default_line);
 	}
 	advance(ps);
 	if (!take_verdict(ps, &policy->dflt)) {
@@ -1442,7 +1448,8 @@ static int parse_set(struct parser *ps)
 	have = set_find(ps->policy, name.s, name.len);
 	if (have) {
 		fail(ps, name.s, "a second set \"%s\"", have->name);
-		return hint(ps, "the first one is in line %u; give this one another name", have->line);
+		return hint(ps, "the first one is in line %u; give this one another name",
+			    have->line);
 	}
 	advance(ps);
 	if (ps->tok.kind != T_EQUAL)
@@ -1531,7 +1538,7 @@ static int parse_policy(struct parser *ps)
 			rc = parse_set(ps);
 		} else if (policy->nrules == NP_MAX_RULES) {
 			fail(ps, ps->tok.s, "more than %u rules", NP_MAX_RULES);
-			rc = hint(ps, "rules that differ only in addresses can be one rule with a set");
+			rc = hint(ps, "rules that differ in addresses alone can be one with a set");
 		} else {
 			rc = parse_rule(ps, &policy->rules[policy->nrules]);
 			policy->nrules += !rc;

@@ -58,7 +58,8 @@ static void round_trip(struct np_policy *policy, const struct np_rule *a)
 }
 
 /* The edited policy is the old one but for `change` rules more at index `at`. */
-static void same_but(const struct np_policy *old, const char *text, size_t len, __u32 at, int change)
+static void same_but(const struct np_policy *old, const char *text, size_t len, __u32 at,
+		     int change)
 {
 	struct np_policy *new;
 	struct np_error err;
