@@ -404,10 +404,8 @@ static int grow(void *array, size_t *max, size_t need, size_t size)
 
 static void add_span(struct build *b, size_t first, __u32 lo, __u32 hi, __u32 rule)
 {
-	struct span *last = &b->spans[b->nspans - 1];
-
-	if (b->nspans > first && last->hi + 1 == lo)
-		last->hi = hi;
+	if (b->nspans > first && b->spans[b->nspans - 1].hi + 1 == lo)
+		b->spans[b->nspans - 1].hi = hi;
 	else
 		b->spans[b->nspans++] = (struct span){ lo, hi, rule };
 }
