@@ -194,7 +194,8 @@ static void fragments(void)
 	}
 	if (build("udp [::1]:1 > [::2]:2 frag 0+ id 4294967", 0, &f)) {
 		hex(&f, got);
-		check(f.len == 56 && !strncmp(got + 80, "1100000100418937", 16) && f.data[6] == 44, "%s", got);
+		check(f.len == 56 && f.data[6] == 44);
+		check(!strncmp(got + 80, "1100000100418937", 16), "%s", got);
 		np_frame_free(&f);
 	}
 	if (build("udp ::1 > ::2 ext hbh,frag,dst frag 16", 0, &f)) {
@@ -206,7 +207,8 @@ static void fragments(void)
 	}
 	if (build("udp [::1]:1 > [::2]:2 ext frag", 0, &f)) {
 		hex(&f, got);
-		check(!strncmp(got + 80, "1100000000000000" "00010002", 24), "an atomic fragment: %s", got + 80);
+		check(!strncmp(got + 80, "1100000000000000" "00010002", 24), "an atomic one: %s",
+		      got + 80);
 		np_frame_free(&f);
 	}
 	if (build("udp [::1]:1 > [::2]:2 ext hbh,ah,rt", 0, &f)) {
@@ -271,8 +273,8 @@ static void errors(void)
 		int rc = np_frame_parse(t[i].text, strlen(t[i].text), 0, &f, &err);
 
 		check(rc == -EINVAL && !f.data, "\"%s\": %d", t[i].text, rc);
-		check(err.line == 1 && err.col == t[i].col, "\"%s\": %u, want %u (%s)", t[i].text, err.col,
-		      t[i].col, err.msg);
+		check(err.line == 1 && err.col == t[i].col, "\"%s\": %u, want %u (%s)", t[i].text,
+		      err.col, t[i].col, err.msg);
 		check(strstr(err.msg, t[i].msg), "\"%s\": %s", t[i].text, err.msg);
 	}
 }
@@ -328,7 +330,8 @@ static unsigned char *put_head(unsigned char *p, __u32 magic, __u32 link, bool b
 	return p;
 }
 
-static unsigned char *put_record(unsigned char *p, __u32 have, __u32 len, const void *data, bool big)
+static unsigned char *put_record(unsigned char *p, __u32 have, __u32 len, const void *data,
+				 bool big)
 {
 	put32(&p, 1, big);
 	put32(&p, 2, big);
@@ -350,8 +353,9 @@ static int open_bytes(const unsigned char *data, size_t len, unsigned int l2, st
 
 static void pcap_flavours(void)
 {
-	static const unsigned char ip[20] = { 0x45, [19] = 9 }, ip6[40] = { 0x60 }, none[4] = { 0x10 };
-	static const unsigned char ether[34] = { 1, 2, 3, [12] = 8, [13] = 0, [14] = 0x45, [33] = 9 };
+	static const unsigned char ip[20] = { 0x45, [19] = 9 }, ip6[40] = { 0x60 };
+	static const unsigned char ether[34] = { 1, 2, 3, [12] = 8, [14] = 0x45, [33] = 9 };
+	static const unsigned char none[4] = { 0x10 };
 	static const unsigned char arp[20] = { [12] = 8, [13] = 6 };
 
 	for (int k = 0; k < 24; k++) {

@@ -89,7 +89,8 @@ static bool same_rule(const struct np_rule *a, const struct np_rule *b)
 {
 	return a->verdict == b->verdict && a->dir == b->dir && a->log == b->log &&
 	       a->nproto == b->nproto && (!a->nproto || !memcmp(a->proto, b->proto, a->nproto)) &&
-	       a->nfrom == b->nfrom && a->nto == b->nto && a->nsport == b->nsport && a->nsel == b->nsel &&
+	       a->nfrom == b->nfrom && a->nto == b->nto &&
+	       a->nsport == b->nsport && a->nsel == b->nsel &&
 	       (!a->nfrom || !memcmp(a->from, b->from, a->nfrom * sizeof(*a->from))) &&
 	       (!a->nto || !memcmp(a->to, b->to, a->nto * sizeof(*a->to))) &&
 	       (!a->nsport || !memcmp(a->sport, b->sport, a->nsport * sizeof(*a->sport))) &&
@@ -223,12 +224,13 @@ static void ranges_decompose(void)
 	unsigned int seed = 1;
 
 	for (int i = 0; i < 2000; i++) {
-		__u32 lo = rand_r(&seed) % 256, hi = lo + rand_r(&seed) % (256 - lo), next = lo, bits = 0;
+		__u32 lo = rand_r(&seed) % 256, hi = lo + rand_r(&seed) % (256 - lo);
+		__u32 next = lo, bits = 0;
 		char text[128];
 		struct np_policy *p;
 
-		snprintf(text, sizeof(text), i & 1 ? "allow from ::%x-::%x" : "allow from 0.0.0.%u-0.0.0.%u",
-			 lo, hi);
+		snprintf(text, sizeof(text),
+			 i & 1 ? "allow from ::%x-::%x" : "allow from 0.0.0.%u-0.0.0.%u", lo, hi);
 		p = parse_str(text);
 		if (!p)
 			return;
@@ -283,8 +285,8 @@ static void check_bad(const struct bad *t, const char *text, size_t len)
 	check(err.line == t->line && err.col == t->col, "\"%s\": %u:%u, want %u:%u (%s)", t->text,
 	      err.line, err.col, t->line, t->col, err.msg);
 	check(strstr(err.msg, t->msg), "\"%s\": \"%s\" has no \"%s\"", t->text, err.msg, t->msg);
-	check(t->hint ? !!strstr(err.hint, t->hint) : !err.hint[0], "\"%s\": hint \"%s\", want \"%s\"",
-	      t->text, err.hint, t->hint ?: "");
+	check(t->hint ? !!strstr(err.hint, t->hint) : !err.hint[0],
+	      "\"%s\": hint \"%s\", want \"%s\"", t->text, err.hint, t->hint ?: "");
 }
 
 static void errors(void)
@@ -506,7 +508,8 @@ static void element_limit(void)
 	for (int i = 0; i < 30; i++)
 		at = stpcpy(at, "allow from @a, ::2\n");
 	rc = np_policy_parse(text, at - text, &p, &err);
-	check(rc == -EINVAL && strstr(err.msg, "more than 8388608 addresses"), "%d %s", rc, err.msg);
+	check(rc == -EINVAL && strstr(err.msg, "more than 8388608 addresses"), "%d %s", rc,
+	      err.msg);
 	check(err.line > 2 && err.col == 12, "%u:%u", err.line, err.col);
 	np_policy_free(p);
 	free(text);
@@ -644,12 +647,14 @@ static void editing(void)
 		free(out);
 	}
 	for (size_t i = 0; i < COUNT(del); i++) {
-		rc = np_text_del(base, strlen(base), del[i].which, strlen(del[i].which), &out, &len, &err);
+		rc = np_text_del(base, strlen(base), del[i].which, strlen(del[i].which), &out, &len,
+				 &err);
 		check(!rc, "%zu: %d %s", i, rc, err.msg);
 		if (rc)
 			continue;
 		at = strstr(base, del[i].cut);
-		snprintf(want, sizeof(want), "%.*s%s", (int)(at - base), base, at + strlen(del[i].cut));
+		snprintf(want, sizeof(want), "%.*s%s", (int)(at - base), base,
+			 at + strlen(del[i].cut));
 		check_str(out, want);
 		free(out);
 	}
@@ -687,25 +692,28 @@ static void editing_errors(void)
 					 &out, &len, &err)
 #define DEL(which) np_text_del(base, strlen(base), which, strlen(which), &out, &len, &err)
 	rc = ADD(NP_BEFORE, 1, "allow from @late");
-	check(rc == -EINVAL && err.line == 1 && err.col == 12 && strstr(err.hint, "line 2"), "%d %s %s",
-	      rc, err.msg, err.hint);
+	check(rc == -EINVAL && err.line == 1 && err.col == 12 && strstr(err.hint, "line 2"),
+	      "%d %s %s", rc, err.msg, err.hint);
 	rc = ADD(NP_AFTER, 1, "allow from @late");
 	check(rc == -EINVAL && strstr(err.hint, "line 2"), "%d %s %s", rc, err.msg, err.hint);
 	rc = ADD(NP_BEFORE, 0, "allow");
-	check(rc == -ENOENT && strstr(err.msg, "no rule 0, the policy has 4"), "%d %s", rc, err.msg);
+	check(rc == -ENOENT && strstr(err.msg, "no rule 0, the policy has 4"), "%d %s", rc,
+	      err.msg);
 	check(ADD(NP_AFTER, 5, "allow") == -ENOENT && !out);
 	rc = ADD(NP_AT_END, 0, "allow tpc");
 	check(rc == -EINVAL && err.line == 1 && err.col == 7, "%d %s", rc, err.msg);
 	check(ADD(NP_AT_END, 0, "default deny") == -EINVAL && !out);
 	check(ADD(NP_AT_END, 0, "allow\ndeny") == -EINVAL && !out);
 	check(DEL("0") == -ENOENT && DEL("5") == -ENOENT && !out);
-	check(DEL("deny log") == -ENOENT && strstr(err.msg, "no rule reads \"deny log\""), "%s", err.msg);
+	check(DEL("deny log") == -ENOENT && strstr(err.msg, "no rule reads \"deny log\""), "%s",
+	      err.msg);
 	rc = DEL("allow");
-	check(rc == -EINVAL && strstr(err.msg, "2 rules read like this, the first are 1 and 4"), "%d %s",
-	      rc, err.msg);
+	check(rc == -EINVAL && strstr(err.msg, "2 rules read like this, the first are 1 and 4"),
+	      "%d %s", rc, err.msg);
 	check(DEL("allw") == -EINVAL && err.col == 1);
 	rc = np_text_add("bad", 3, NP_AT_END, 0, "allow", 5, &out, &len, &err);
-	check(rc == -EINVAL && !err.line && strstr(err.msg, "line 1 of the policy: unknown"), "%s", err.msg);
+	check(rc == -EINVAL && !err.line && strstr(err.msg, "line 1 of the policy: unknown"), "%s",
+	      err.msg);
 #undef ADD
 #undef DEL
 }
