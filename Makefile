@@ -9,6 +9,7 @@ FEATURES := $(patsubst progs/%.bpf.c,%,$(wildcard progs/*.bpf.c))
 
 KTREE	 := $(abspath $B/linux)
 KSRC	 := $(abspath $(strip $(KSRC)))
+export KSRC
 KREADY	 := $B/ready$(subst /,-,$(KSRC))
 UAPI	 := $B/uapi/usr/include
 LIBBPF	 := $B/libbpf/libbpf.a
@@ -43,8 +44,9 @@ all: $(FEATURES:%=$B/%)			## build every tool
 $(FEATURES): %: $B/%			## build one tool
 
 # What everything else needs from the kernel tree. KSRC= names another tree.
-$(KREADY): $(if $(filter $(KTREE),$(KSRC)),kernel/BASE kernel/series $(wildcard kernel/*/*.patch))
-	$(if $^,$Qkernel/build tree)
+$(KREADY): $(if $(filter $(KTREE),$(KSRC)),kernel/BASE kernel/series $(wildcard kernel/*/*.patch)) \
+	   $(if $(wildcard $(KSRC)/Kbuild),,FORCE)
+	$(if $(filter $(KTREE),$(KSRC)),$Qkernel/build tree)
 	$Qmkdir -p $(@D) && touch $@
 $(UAPI)/linux/version.h: $(KREADY)
 	$(call msg,UAPI,$(UAPI))
@@ -148,16 +150,67 @@ $B/fuzz/%: $B/fuzzobj/fuzz/%.o $B/fuzzobj/lib$$(call F,$$*).a $B/fuzzobj/common.
 
 TESTBINS := $(patsubst tests/%.c,$B/tests/%,$(filter-out %.bpf.c,$(wildcard tests/*.c))) \
 	    $(patsubst tests/%.bpf.c,$B/tests/%.bpf.o,$(wildcard tests/*.bpf.c))
+testbins: all $(TESTBINS) $B/bpftool/bpftool
 unit: $(call names,unit)		## build the unit tests
 fuzz: $(call names,fuzz)		## build the fuzz targets
-testbins: all $(TESTBINS) $B/bpftool/bpftool
+
+deps:					## install what is missing (apt, as root)
+	$Q.ci/deps install
+deps-check:				## say what is missing
+	$Q.ci/deps check
+kernel-tree:				## the pinned kernel with our series, in build/linux
+	$Qkernel/build tree
+kernel:					## build the kernel of the test VM, or take it from the cache
+	$Qkernel/build image
+kernel-debug:				## the same with KASAN, lockdep and reference tracking
+	$Qkernel/build image debug
+kernel-export:				## write kernel/F from the commits in build/linux; FEATURE=F for new ones
+	$Qkernel/build export
+vmlinux: $(BPFTOOL)			## regenerate vmlinux/vmlinux.h from our kernel
+	$Qkernel/build types
+
+# A recursive make each, since what they build needs what deps installs.
+test: deps				## run every suite: the host's, and in the VM
+	$Q$(MAKE) kernel testbins unit fuzz
+	$Qrc=0; bats tests/host/unit.bats tests/host/vm.bats || rc=1; \
+	tests/vm bats tests || rc=1; exit $$rc
+test-debug: deps			## run the VM's suites on the debug kernel
+	$Q$(MAKE) kernel-debug testbins
+	tests/vm -d bats tests
+test-kernel: deps			## test the way of a patch into the kernel
+	$Q$(MAKE) kernel
+	bats tests/host/kernel.bats
+test-unit: unit fuzz			## run unit tests and fuzz targets
+	bats tests/host/unit.bats
+test-%: testbins kernel			## run one feature's suites in the VM
+	tests/vm bats $(wildcard tests/$*.bats tests/$*-*.bats)
+lint: deps				## check the sources
+	$Q$(MAKE) kernel all
+	bats tests/host/lint.bats
+demo: deps				## see it work: a guided tour in the VM
+	$Q$(MAKE) kernel testbins
+	$Qtests/vm tests/demo
+vm-shell: testbins kernel		## a shell in the VM
+	$Qtests/vm -s -t 86400 bash -i
+
+$B/man/%.1: $B/%
+	$(call msg,MAN,$@)
+	$Qmkdir -p $(@D)
+	$Qhelp2man -N -o $@ $<
+man: $(FEATURES:%=$B/man/%.1)		## make the man pages from --help
+install: all man			## install tools and man pages below DESTDIR and PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install $(FEATURES:%=$B/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(FEATURES:%=$B/man/%.1) $(DESTDIR)$(PREFIX)/share/man/man1
 
 clean:					## drop build output; the cache of kernels stays
 	rm -rf $B skel/*.skel.h
 help:					## this text
 	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
 
--include $(wildcard $B/*/*.d $B/*/*/*.d)
-.PHONY: all clean fuzz help testbins unit $(FEATURES)
+-include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests san san/unit fuzzobj fuzzobj/fuzz)))
+.PHONY: all clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
+	kernel-tree lint man test test-debug test-kernel test-unit testbins unit vm-shell \
+	vmlinux FORCE $(FEATURES)
 .DELETE_ON_ERROR:
 .SECONDARY:
