@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What netpol remembers: flows, fragments, generations. Sequences of raw packets.
 
-One veth pair in a network namespace of our own; netpol is attached to tcx ingress
-and egress of one end. A case is a list of lines:
+One pair of devices in a network namespace of our own; netpol is attached to both
+hooks of one end (of the primary device, for netkit). A case is a list of lines:
   | RULES           loads a policy, with the '|' lines that follow it
   |- OPTION...      options for that load
   >+ PACKET         out of the device, gets through    >- PACKET   does not
@@ -12,7 +12,7 @@ and egress of one end. A case is a list of lines:
 In packets {l} and {r} are the local and the remote address, {l6} and {r6} those of
 IPv6, different for each case. Packets are described in wire.py.
 
-usage: netpol-state.py NETPOL [CASE...]
+usage: netpol-state.py NETPOL veth|l2|l3 [CASE...]
 """
 import ctypes
 import glob
@@ -325,13 +325,17 @@ class Map:
 
 
 class State:
-    def __init__(self, netpol):
+    def __init__(self, netpol, kind):
         self.netpol = netpol
         wire.new_netns()
-        self.run('ip', '-batch', '-', text='''
-            link add va type veth peer name vb
-            link set va up
-            link set vb up''')
+        if kind == 'veth':
+            self.hooks = 'tcx-ingress', 'tcx-egress'
+            self.run('ip', 'link', 'add', 'va', 'type', 'veth', 'peer', 'name', 'vb')
+        else:
+            self.hooks = 'netkit-peer', 'netkit-primary'
+            self.run(os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                  '../build/tests/mklink'), 'va', 'vb', 'mode', kind)
+        self.run('ip', '-batch', '-', text='link set va up\nlink set vb up\n')
         self.wire = wire.Wire('va', 'vb')
         self.bad = self.packets = 0
 
@@ -345,13 +349,13 @@ class State:
 
     def attach(self, *options):
         before = set(glob.glob('/sys/fs/bpf/skelkit/netpol/ns*'))
-        for hook in 'tcx-ingress', 'tcx-egress':
+        for hook in self.hooks:
             self.run(self.netpol, 'attach', hook, 'va', *options)
             options = ()
         self.dir = (set(glob.glob('/sys/fs/bpf/skelkit/netpol/ns*')) - before).pop()
 
     def detach(self):
-        for hook in 'tcx-ingress', 'tcx-egress':
+        for hook in self.hooks:
             subprocess.run([self.netpol, 'detach', hook, 'va', '--ignore-missing'], check=False,
                            stdout=subprocess.DEVNULL)
 
@@ -408,14 +412,14 @@ def main():
             cases.append((line[1:-1], []))
         else:
             cases[-1][1].append(line)
-    if sys.argv[2:]:
-        cases = [c for c in cases if c[0] in sys.argv[2:]]
-    state = State(sys.argv[1])
+    if sys.argv[3:]:
+        cases = [c for c in cases if c[0] in sys.argv[3:]]
+    state = State(sys.argv[1], sys.argv[2])
     try:
         state.attach('--default', 'deny')
         for number, (name, lines) in enumerate(cases, 1):
             state.case(number, name, lines)
-        if not sys.argv[2:]:
+        if not sys.argv[3:]:
             state.detach()
             state.crowd()
     finally:
