@@ -356,7 +356,10 @@ static bool inst_is_at(const struct np_inst *inst, const struct np_dev *dev)
 	for (int i = 0; i < NP_HOOKS; i++) {
 		const struct np_link *link = &inst->link[i];
 
-		if (link->fd < 0 || link->ifindex != dev->ifindex || np_chain_get(dev, i, NULL, &chain))
+		/* The kernel tells the ifindex of the netkit device whose packets are seen. */
+		if (link->fd < 0 || !link->ifindex ||
+		    (i != NP_PEER && link->ifindex != dev->ifindex) ||
+		    np_chain_get(dev, i, NULL, &chain))
 			continue;
 		for (__u32 k = 0; k < chain.n; k++)
 			if (chain.prog[k].link_id == link->id)
