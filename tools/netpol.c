@@ -1012,6 +1012,12 @@ static int word_index(const char *word, const char *const *words)
 	return -1;
 }
 
+/* What is no option, wherever it stands. */
+static struct {
+	char **arg;
+	int n;
+} words;
+
 static error_t parse_opt(int key, char *arg, struct argp_state *state)
 {
 	static const char *const verdicts[] = { "deny", "allow", "next", NULL };
@@ -1096,6 +1102,9 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 	case 'v':
 		verbosity++;
 		break;
+	case ARGP_KEY_ARG:
+		words.arg[words.n++] = arg;
+		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
@@ -1122,16 +1131,15 @@ static const char doc[] =
 int main(int argc, char **argv)
 {
 	static const struct argp argp = { options, parse_opt, args_doc, doc, NULL, NULL, NULL };
-	int first = 0, err, rc;
-	char **args;
+	int err, rc;
 
-	/* All other words, wherever the options stand. */
+	words.arg = calloc(argc + 1ul, sizeof(*words.arg));
+	if (!words.arg)
+		return FAILED;
+	argv[0] = program_invocation_short_name;
 	argp_err_exit_status = USAGE;
-	err = argp_parse(&argp, argc, argv, ARGP_NO_ARGS, &first, NULL);
-	if (err)
+	if (argp_parse(&argp, argc, argv, 0, NULL, NULL))
 		return USAGE;
-	args = argv + first;
-	argc -= first;
 	libbpf_set_print(libbpf_printer);
 	if (env.netns) {
 		err = netns_enter(env.netns);
@@ -1141,19 +1149,23 @@ int main(int argc, char **argv)
 			return FAILED;
 		}
 	}
-	if (env.probe)
-		return argc ? usage_error("--probe", "takes no arguments") : probe();
-	for (size_t i = 0; argc && i < ARRAY_SIZE(verbs); i++) {
-		if (strcmp(args[0], verbs[i].name))
-			continue;
-		rc = verbs[i].run(argc - 1, args + 1);
-		if (!fflush(stdout) || rc)
-			return rc;
+	if (env.probe) {
+		rc = words.n ? usage_error("--probe", "takes no arguments") : probe();
+	} else {
+		rc = -1;
+		for (size_t i = 0; words.n && i < ARRAY_SIZE(verbs); i++)
+			if (!strcmp(words.arg[0], verbs[i].name))
+				rc = verbs[i].run(words.n - 1, words.arg + 1);
+		if (rc < 0 && words.n)
+			rc = usage_error(words.arg[0], "no such verb");
+	}
+	free(words.arg);
+	if (rc >= 0 && (!fflush(stdout) || rc))
+		return rc;
+	if (!rc) {
 		complain_err(errno, "standard output", "cannot write");
 		return FAILED;
 	}
-	if (argc)
-		return usage_error(args[0], "no such verb");
 	argp_help(&argp, stderr, ARGP_HELP_STD_USAGE, (char *)"netpol");
 	return USAGE;
 }
