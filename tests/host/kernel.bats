@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The way of a patch: a commit in the tree, export, series, am, image, guest; and
+# back. A copy of kernel/ is used, with the cache and the tree of this checkout.
+bats_require_minimum_version 1.5.0
+load ../helpers
+
+setup_file() {
+	export COPY=$BATS_FILE_TMPDIR/copy
+	mkdir "$COPY"
+	cp -r "$(dirname "$BATS_TEST_DIRNAME")/../kernel" "$COPY"
+}
+teardown_file() { "$(dirname "$BATS_TEST_DIRNAME")/../kernel/build" image; }
+teardown() { :; }
+
+@test "kernel: a commit in the tree becomes a patch of its feature" {
+	"$COPY/kernel/build" tree
+	cd "$COPY/build/linux"
+	sed -i '/^static int __init dummy_init_module/,/^}/s/return err;/pr_info("skelkit was here\\n");\n\t&/' \
+		drivers/net/dummy.c
+	git -c user.name=Test -c user.email=test@example.com commit -qam "dummy: say that skelkit was here
+
+A body that export and am must keep.
+
+Upstream-state: Never, a test of skelkit's own"
+	cd "$COPY"
+	run -1 kernel/build export		# whose commit is it?
+	[[ $output == *FEATURE=* ]]
+	FEATURE=demo kernel/build export
+	[ "$(grep -v '^#' kernel/series | tail -n 1)" = demo/0001-dummy-say-that-skelkit-was-here.patch ]
+	head -n 1 kernel/demo/0001-*.patch | grep -q '^From 0000000000'
+	cp -r kernel exported
+}
+
+@test "kernel: applied from the series, it exports to the same file" {
+	"$TOP/kernel/build" tree		# this checkout's series: without it
+	run ! grep -q skelkit "$B/linux/drivers/net/dummy.c"
+	"$COPY/kernel/build" tree
+	grep -q skelkit "$COPY/build/linux/drivers/net/dummy.c"
+	"$COPY/kernel/build" export
+	diff -r "$COPY/exported" "$COPY/kernel"
+}
+
+@test "kernel: work in the tree that is in no patch is never thrown away" {
+	echo >>"$COPY/build/linux/drivers/net/dummy.c"
+	run -1 "$TOP/kernel/build" tree
+	[[ $output == *"work that is in no patch"* ]]
+	git -C "$COPY/build/linux" checkout -q drivers/net/dummy.c
+}
+
+@test "kernel: a patch that does not apply stops the build and is named" {
+	cp -r "$COPY/kernel" "$BATS_TEST_TMPDIR"
+	sed -i 's/^ \(.*return err;\)/ no such line/' "$BATS_TEST_TMPDIR"/kernel/demo/0001-*.patch
+	sed -i 's/^ .*rtnl_link_register.*/ no such line/; s/^ .*dummy.*/ no such line/' \
+		"$BATS_TEST_TMPDIR"/kernel/demo/0001-*.patch
+	run -1 "$BATS_TEST_TMPDIR/kernel/build" tree
+	[[ $output == *"demo/0001-dummy-say-that-skelkit-was-here.patch does not apply"* ]]
+}
+
+@test "kernel: a symbol that Kconfig refuses stops the build and is named" {
+	cp -r "$TOP/kernel" "$BATS_TEST_TMPDIR"
+	echo CONFIG_NO_SUCH_SYMBOL=y >>"$BATS_TEST_TMPDIR/kernel/config"
+	run -1 "$BATS_TEST_TMPDIR/kernel/build" image
+	[[ $output == *"not kept: CONFIG_NO_SUCH_SYMBOL=y"* ]]
+}
+
+@test "kernel: the patched kernel boots, and says so" {
+	"$COPY/kernel/build" image
+	[ "$(readlink "$COPY/build/bzImage")" != "$(readlink "$B/bzImage")" ]
+	run -0 "$TOP/tests/vm" -k "$COPY/build/bzImage" dmesg
+	[[ $output == *"dummy: skelkit was here"* ]]
+	[[ $output == *"skelkit@$("$COPY/kernel/build" id)"* ]]
+}
+
+@test "kernel: without the patch the old image comes from the cache" {
+	run -0 "$TOP/kernel/build" image
+	[[ $output != *KERNEL* ]]
+	run ! grep -q skelkit "$B/linux/drivers/net/dummy.c"
+	run -0 "$TOP/tests/vm" dmesg
+	[[ $output != *"skelkit was here"* ]]
+}
+
+# Machines whose lists are empty, and those of cloud images, have only the sources.
+@test "kernel: the mirror is found in deb822 and in one-line sources" {
+	sed -n '/^mirror() {/,/^}/p' "$TOP/kernel/build" >"$BATS_TEST_TMPDIR/mirror"
+	# shellcheck source=/dev/null
+	source "$BATS_TEST_TMPDIR/mirror"
+	# shellcheck source=/dev/null
+	suite=$(source /etc/os-release && echo "$VERSION_CODENAME")
+	etc=$BATS_TEST_TMPDIR/etc
+	mkdir -p "$etc/sources.list.d"
+	run ! mirror "$etc"
+
+	printf '%s\n' '# a comment' "deb http://security.invalid $suite-security main" \
+		"deb-src http://src.invalid $suite main" \
+		"deb [arch=amd64 trusted=no] http://one-line.invalid/debian $suite main" >"$etc/sources.list"
+	run -0 mirror "$etc"
+	[ "$output" = http://one-line.invalid/debian ]
+
+	printf '%s\n' 'Types: deb' 'URIs: http://security.invalid' "Suites: $suite-security" '' \
+		'Types: deb deb-src' '# a comment' 'URIs: http://deb822.invalid/debian' \
+		"Suites: $suite $suite-updates" 'Components: main' >"$etc/sources.list.d/debian.sources"
+	run -0 mirror "$etc"
+	[ "$output" = http://deb822.invalid/debian ]
+}

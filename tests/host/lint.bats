@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# What a tired eye misses: the checks of the sources, one per rule.
+bats_require_minimum_version 1.5.0
+load ../helpers
+
+setup_file() {
+	cd "$BATS_TEST_DIRNAME/../.." || return
+	TRACKED=$(git ls-files --cached --others --exclude-standard)
+	export TRACKED
+}
+teardown_file() { :; }
+teardown() { :; }
+setup() { cd "$TOP" || return; }
+
+# pick REGEX [NOT]: $files = the tracked files that match REGEX and not NOT
+pick() {
+	local f
+	files=()
+	while IFS= read -r f; do
+		[[ ! -f $f || ! $f =~ $1 || ($# -gt 1 && $f =~ $2) ]] || files+=("$f")
+	done <<<"$TRACKED"
+}
+
+# checkpatch's types that do not fit user space or this project, each with its reason
+IGNORE=(
+	FILE_PATH_CHANGES	# speaks of MAINTAINERS, a file of the kernel
+	SPDX_LICENSE_TAG	# .bpf.c and skeletons; the rule below has the last word
+	PREFER_KERNEL_TYPES	# uint32_t is right in user space
+	NEW_TYPEDEFS		# libbpf's callbacks
+	CAMELCASE		# argp, jansson and inttypes.h name things so
+	VOLATILE		# `const volatile` is how BPF spells configuration
+	AVOID_EXTERNS		# BPF kfuncs are declared extern in .c
+	MACRO_ARG_REUSE		# statement expressions are no help in static tables
+	MACRO_ARG_PRECEDENCE	# same
+	COMPLEX_MACRO		# BPF map definitions
+	CONSTANT_COMPARISON	# UAPI macros expand to it
+	ENOSYS			# user space sees it from old kernels
+	STRLCPY STRCPY STRNCPY	# strscpy is the kernel's
+	PREFER_DEFINED_ATTRIBUTE_MACRO	# __printf and friends are the kernel's
+	CONST_STRUCT		# struct argp is no kernel structure
+	MULTIPLE_ASSIGNMENTS	# unlike the kernel's maintainers we find them readable
+	PARENTHESIS_ALIGNMENT	# deep calls are indented by tabs, see .editorconfig
+	OPEN_ENDED_LINE		# same
+	DEVICE_ATTR_PERMS SYMBOLIC_PERMS	# octal modes in open(2)
+	EMBEDDED_FUNCTION_NAME	# messages name the verb, which may be the function too
+	SSCANF_TO_KSTRTO	# kstrto is the kernel's
+	PREFER_FALLTHROUGH	# as a macro only the kernel has it
+	BLOCK_COMMENT_STYLE NETWORKING_BLOCK_COMMENT_STYLE	# one style for the repository
+	ALLOC_SIZEOF_STRUCT ALLOC_WITH_MULTIPLY	# kmalloc's rules
+	BIT_MACRO		# the kernel's
+	SPLIT_STRING STRING_FRAGMENTS MISSING_SPACE LONG_LINE_STRING	# test data, help texts
+	TYPO_SPELLING		# codespell's part, which knows the exceptions
+	LINE_SPACING		# a size's _Static_assert sits right below its struct
+	UNNECESSARY_PARENTHESES	# they are where -Wparentheses or a reader wants them
+)
+
+@test "lint: shell scripts pass shellcheck" {
+	requires tool:shellcheck
+	pick .
+	mapfile -t files < <(grep -lE '^#!/bin/bash|^# shellcheck shell=bash|^#!.*bats|^bats_require' \
+		"${files[@]}")
+	shellcheck -x -P tests "${files[@]}"
+}
+
+@test "lint: C sources pass checkpatch" {
+	requires tool:perl
+	pick '^(progs|tools|tests)/.*\.[ch]$'
+	((${#files[@]} > 0))
+	cd "$BATS_TEST_TMPDIR"
+	run -0 perl "${KSRC:-$B/linux}/scripts/checkpatch.pl" --no-tree --strict --no-signoff --terse \
+		--quiet --no-summary --max-line-length=100 --show-types \
+		--ignore "$(IFS=,; echo "${IGNORE[*]}")" -f "${files[@]/#/$TOP/}"
+	[ -z "$output" ]
+}
+
+@test "lint: kernel patches pass checkpatch --strict" {
+	requires tool:perl
+	pick '^kernel/.*\.patch$'
+	((${#files[@]} > 0)) || { echo "the series is empty"; return 0; }
+	cd "${KSRC:-$B/linux}"
+	perl scripts/checkpatch.pl --strict --no-signoff --terse --show-types --quiet --no-summary \
+		--ignore FILE_PATH_CHANGES "${files[@]/#/$TOP/}"
+}
+
+@test "lint: each file says its licence on line 1 or 2" {
+	bad=
+	pick . '^(LICENSE|README\.md|kernel/BASE|.*\.(patch|txt|csv|json|svg))$|\.corpus/'
+	for f in "${files[@]}"; do
+		head -n 2 "$f" | grep -q 'SPDX-License-Identifier: GPL-2.0' || bad+=" $f"
+	done
+	[ -z "$bad" ] || fail "no SPDX line:$bad"
+}
+
+@test "lint: the README's table has a row for each feature, and no other" {
+	rows=$(sed -n 's/^| \[*`*\([a-z]*\)`*\]*[^|]*| *`*progs\/.*/\1/p' README.md | sort)
+	want=$(for f in progs/*.bpf.c; do basename "$f" .bpf.c; done | sort)
+	[ "$rows" = "$want" ] || fail "README:" "$rows" "progs/:" "$want"
+	for f in $want; do
+		[ -e "tests/$f.bats" ] || fail "tests/$f.bats does not exist"
+		((${#f} <= 8)) || fail "$f: longer than 8 letters"
+	done
+}
+
+@test "lint: every long option in --help is used in a suite" {
+	bad=
+	for f in progs/*.bpf.c; do
+		f=$(basename "$f" .bpf.c)
+		for o in $("$B/$f" --help | grep -oE '(^|[ ,])--[a-z][a-z-]+' | tr -d ' ,' | sort -u); do
+			case $o in --usage) continue ;; esac	# argp's own
+			grep -qE -e "$o([^a-z-]|\$)" tests/"$f"*.* || bad+=" $f:$o"
+		done
+	done
+	[ -z "$bad" ] || fail "in no suite:$bad"
+}
+
+@test "lint: subjects of commits are short and name their part" {
+	bad=$(git log --no-merges --format=%s -n 500 | grep -vE '^[A-Za-z0-9/.,_-]+: .{3,}[^.]$') || :
+	bad+=$(git log --no-merges --format=%s -n 500 | grep -E '.{73}') || :
+	[ -z "$bad" ] || fail "$bad"
+}
+
+@test "lint: shared headers compile on both sides" {
+	for h in progs/*.h; do
+		case $h in *.bpf.h) continue ;; esac
+		printf '#include <linux/types.h>\n#include "%s"\n' "$PWD/$h" |
+			gcc -std=gnu11 -Wall -Wextra -Werror -isystem "$B/uapi/usr/include" -fsyntax-only -x c -
+		printf '#include "vmlinux.h"\n#include "%s"\n' "$PWD/$h" |
+			clang-19 --target=bpf -fms-extensions -Wno-microsoft-anon-tag -Wall -Wextra \
+				-Werror -isystem vmlinux -fsyntax-only -x c -
+	done
+}
+
+@test "lint: a touched header rebuilds what includes it, and only that" {
+	MAKEFLAGS='' make -s all
+	MAKEFLAGS='' make -q all
+	for f in progs/*.bpf.c; do
+		f=$(basename "$f" .bpf.c)
+		[ -e "progs/$f.h" ] || continue
+		plan=$(MAKEFLAGS='' make -n -W "progs/$f.h" all)
+		[[ $plan == *"build/obj/$f.bpf.o"* && $plan == *"build/obj/$f.o"* ]] || fail "$plan"
+		[[ $plan != *libbpf.a\ install_headers* && $plan != *"ynl_gen"* ]] || fail "$plan"
+		for g in progs/*.bpf.c; do
+			g=$(basename "$g" .bpf.c)
+			[ "$g" = "$f" ] || [[ $plan != *"-c progs/$g.bpf.c"* ]] || fail "$f.h rebuilds $g"
+		done
+	done
+}
+
+@test "lint: a new feature builds without an edit of the Makefile" {
+	new=$BATS_TEST_TMPDIR/new
+	mkdir -p "$new"/{progs,tools,skel,build,kernel}
+	cp -a Makefile kernel "$new"
+	cp tools/common.[ch] "$new/tools"
+	cp progs/common.bpf.h "$new/progs"
+	ln -s "$TOP/vmlinux" "$new"
+	cp -a "$B"/{libbpf,include,bpftool,uapi,ynl} "$new/build"
+	cat >"$new/progs/demo.bpf.c" <<-'END'
+		#include "common.bpf.h"
+		char LICENSE[] SEC("license") = "GPL";
+		SEC("tcx/egress")
+		int demo_egress(struct __sk_buff *skb) { return skb->len ? TCX_NEXT : TCX_DROP; }
+	END
+	cat >"$new/tools/demo.c" <<-'END'
+		#include "common.h"
+		#include "demo.skel.h"
+		int main(void) { struct demo *d = demo__open(); demo__destroy(d); return d ? 0 : 1; }
+	END
+	touch "$new/build/ready${KSRC//\//-}"
+	find "$new/build/" -exec touch -r Makefile {} +
+	MAKEFLAGS='' make -C "$new" "KSRC=$(readlink -f "${KSRC:-$B/linux}")"
+	"$new/build/demo"
+}
+
+@test "lint: nothing names a mirror, a home directory or this machine" {
+	hosts=$(sed -nE 's#^(URIs: *|deb +(\[[^]]*\] +)?)https?://([^/ ]+).*#\3#p' \
+		/etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | sort -u |
+		sed 's/[.]/[.]/g' | paste -sd'|') || :
+	words="/home/[a-z]|/root/[.]|(^|[^[:alnum:]_./])${TOP%/*}/${hosts:+|$hosts}"
+	words+='|(ftp|deb|security|snapshot)[.]debian[.]org'
+	pick . '^tests/host/lint\.bats$'
+	run -1 grep -nIE "$words" "${files[@]}"
+}
+
+@test "lint: no file is misspelt, unfinished, or has blanks at line ends" {
+	requires tool:codespell
+	pick '\.(c|h|md|bash|bats|txt|patch)$|^(Makefile|kernel/(build|config.*))$|^\.ci/' '^vmlinux/'
+	# misspelt keywords in the tests of "did you mean"; \n before "known"
+	codespell -q 3 -L te,fo,ba,nd,ser,alo,alow,nknown "${files[@]}"
+	pick '^(progs|tools|tests|kernel|Makefile)' 'lint\.bats|\.corpus/|\.patch$'
+	run -1 grep -nIE '\b(TODO|FIXME|XXX|HACK|not implemented)\b' "${files[@]}"
+	pick '\.(c|h|bash|bats|py)$|^Makefile' '^vmlinux/'
+	run -1 grep -nIE '[[:blank:]]+$' "${files[@]}"
+}
+
+@test "lint: vmlinux.h is of this kernel/BASE, series and config" {
+	read -r _ _ _ _ id _ <vmlinux/vmlinux.h
+	[ "${id%,}" = "$(kernel/build id)" ] || fail "vmlinux.h is of ${id%,}: make vmlinux"
+}
+
+@test "lint: vmlinux.h equals the types of the kernel that was built" {
+	built=$(readlink "$B/vmlinux")
+	[[ $(head -n 1 vmlinux/vmlinux.h) == *"pahole $(<"${built%/*}/tools"):"* ]] ||
+		skip "vmlinux.h was made with another gcc or pahole: compare by hand"
+	"$B/bpftool/bootstrap/bpftool" btf dump file "$B/vmlinux" format c |
+		cmp - <(tail -n +3 vmlinux/vmlinux.h)
+}
+
+@test "lint: the series applies, and each patch in kernel/ is in it" {
+	kernel/build tree
+	pick '^kernel/.*\.patch$'
+	for p in "${files[@]}"; do
+		grep -qx "${p#kernel/}" kernel/series || fail "$p is not in kernel/series"
+	done
+}
+
+@test "lint: package lists and help name what exists" {
+	.ci/deps check
+	[ "$(make help | grep -cE '^  (all|test|test-debug|demo|kernel|lint|install) ')" = 7 ]
+}
