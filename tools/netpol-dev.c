@@ -430,7 +430,7 @@ static bool map_is_state(__u32 id)
 int np_prog_get(__u32 id, const struct np_inst *inst, struct np_prog *prog)
 {
 	struct bpf_prog_info info = {};
-	__u32 ids[64], len = sizeof(info);
+	__u32 ids[64] = {}, len = sizeof(info);
 	int fd = bpf_prog_get_fd_by_id(id), err = 0;
 
 	prog->id = id;
@@ -849,8 +849,10 @@ bool np_order_holds(const struct np_chain *chain, __u32 link_id, const struct np
 	case NP_BEFORE_REF:
 	case NP_AFTER_REF:
 		ref = ref_index(chain, order->ref);
-		if (ref < 0 || ref == at)
+		if (ref < 0)
 			return false;
+		if (ref == at)	/* itself */
+			return true;
 		return order->place == NP_BEFORE_REF ? at < ref : at > ref;
 	default:
 		return true;

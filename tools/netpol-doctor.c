@@ -129,7 +129,7 @@ static void check_links(const struct np_inst *inst)
 {
 	for (int i = 0; i < NP_HOOKS; i++)
 		if (inst->link[i].fd >= 0 && !inst->link[i].ifindex)
-			say(true, inst->name, "attach again, or detach to remove the pin",
+			say(true, inst->name, "attach again with --policy, or detach to remove the pin",
 			    "link %u of %s is defunct: it was detached from outside",
 			    inst->link[i].id, np_hooks[i].name);
 }

@@ -300,38 +300,62 @@ int np_stats_read(const char *dir, struct np_count stats[__NP_S_MAX])
 	return err;
 }
 
-/* A page of counters, made if it is missing (*made), or -errno. dir NULL: no pins. */
-static int page_open(const char *dir, int counts_fd, __u32 page, bool *made)
+/*
+ * Pages that are new. They go into np_counts by the batch, since the kernel waits for a
+ * grace period at the end of each update of a map of maps.
+ */
+struct pages {
+	__u32 n, page[256];
+	int fd[256];
+};
+
+static int pages_flush(struct pages *new, int counts_fd)
+{
+	__u32 n = new->n;
+	int err = 0;
+
+	if (n && bpf_map_update_batch(counts_fd, new->page, new->fd, &n, NULL))
+		err = -errno;
+	for (__u32 i = 0; i < new->n; i++)
+		close(new->fd[i]);
+	new->n = 0;
+	return err;
+}
+
+static int page_new(const char *dir, int counts_fd, __u32 page, struct pages *new)
 {
 	char name[16];
-	__u32 id;
 	int fd, err;
 
-	snprintf(name, sizeof(name), "count%u", page);
-	*made = false;
-	if (dir && !bpf_map_lookup_elem(counts_fd, &page, &id)) {
-		fd = np_pin_get(dir, name);
-		if (fd != -ENOENT)
-			return fd;
+	if (new->n == ARRAY_SIZE(new->page)) {
+		err = pages_flush(new, counts_fd);
+		if (err)
+			return err;
 	}
 	fd = bpf_map_create(BPF_MAP_TYPE_PERCPU_ARRAY, "np_count", sizeof(__u32),
 			    sizeof(struct np_count), NP_SLOT_PAGE, NULL);
 	if (fd < 0)
 		return -errno;
-	*made = true;
+	new->page[new->n] = page;
+	new->fd[new->n++] = fd;
+	if (!dir)
+		return 0;
 	/* The pin is older than the entry, so that no page is in use and out of reach. */
-	err = dir ? np_pin_unlink(dir, name) : 0;
-	if (err == -ENOENT)
-		err = 0;
-	if (!err && dir)
-		err = np_pin_put(fd, dir, name);
-	if (!err && bpf_map_update_elem(counts_fd, &page, &fd, BPF_ANY))
-		err = -errno;
-	if (err) {
-		close(fd);
-		return err;
-	}
-	return fd;
+	snprintf(name, sizeof(name), "count%u", page);
+	err = np_pin_unlink(dir, name);
+	return err && err != -ENOENT ? err : np_pin_put(fd, dir, name);
+}
+
+/* A page that is in use, or -ENOENT. */
+static int page_open(const char *dir, int counts_fd, __u32 page)
+{
+	char name[16];
+	__u32 id;
+
+	if (bpf_map_lookup_elem(counts_fd, &page, &id))
+		return -errno;
+	snprintf(name, sizeof(name), "count%u", page);
+	return np_pin_get(dir, name);
 }
 
 static int slots_clear(int fd, __u32 *keys, __u32 n)
@@ -362,7 +386,8 @@ static int counts_prepare(const char *dir, const __u32 *slots, const bool *fresh
 			  __u32 high)
 {
 	__u32 *clear = malloc((n + 1ul) * sizeof(*clear)), nclear = 0, at = 0;
-	int counts_fd = np_pin_get(dir, "np_counts"), err = 0;
+	int counts_fd = np_pin_get(dir, "np_counts"), fd, err = 0, flushed;
+	struct pages new = {};
 
 	if (!clear)
 		err = -ENOMEM;
@@ -375,23 +400,25 @@ static int counts_prepare(const char *dir, const __u32 *slots, const bool *fresh
 		qsort(clear, nclear, sizeof(*clear), slot_cmp);
 	for (__u32 page = 0; !err && page <= high / NP_SLOT_PAGE; page++) {
 		__u32 from = at;
-		bool made;
-		int fd = page_open(dir, counts_fd, page, &made);
 
-		if (fd < 0) {
-			err = fd;
-			break;
-		}
 		for (; at < nclear && clear[at] / NP_SLOT_PAGE == page; at++)
 			clear[at] %= NP_SLOT_PAGE;
-		if (at > from && !made)
-			err = slots_clear(fd, clear + from, at - from);
-		close(fd);
+		fd = page_open(dir, counts_fd, page);
+		if (fd == -ENOENT) {
+			err = page_new(dir, counts_fd, page, &new);
+		} else if (fd < 0) {
+			err = fd;
+		} else {
+			if (at > from)
+				err = slots_clear(fd, clear + from, at - from);
+			close(fd);
+		}
 	}
+	flushed = pages_flush(&new, counts_fd);
 	if (counts_fd >= 0)
 		close(counts_fd);
 	free(clear);
-	return err;
+	return err ?: flushed;
 }
 
 /* --- replacing --- */
@@ -573,12 +600,9 @@ int np_load(const char *dir, const char *ifname, const struct np_want *want, boo
 	if (err)
 		goto failed;
 	if (dir) {
-		err = np_live_read(dir, true, &live, &why);
+		err = np_live_read(dir, false, &live, &why);
 		had = !err;
-		if (err == -EUCLEAN)
-			complain("%s: what is in force cannot be read and is replaced: %s; its counters "
-				 "start anew", ifname, why);
-		else if (err && err != -ENOENT)
+		if (err && err != -EUCLEAN && err != -ENOENT)
 			goto failed;
 	}
 	rc = settle(policy, want, had ? &live.head : NULL, &head);
@@ -595,13 +619,21 @@ int np_load(const char *dir, const char *ifname, const struct np_want *want, boo
 		loaded->kept = policy->nrules;
 		goto out;
 	}
+	if (had) {
+		err = live_parse(&live, &why);
+		if (err && err != -EUCLEAN)
+			goto failed;
+	}
+	if (err == -EUCLEAN)
+		complain("%s: what is in force cannot be read and is replaced: %s; its counters start "
+			 "anew", ifname, why);
 	/* An unreadable table: its generation is not to be had, and must not come again. */
 	head.gen = had ? live.head.gen + 1 : err == -EUCLEAN ? (__u32)time(NULL) : 1;
 
 	slots = calloc(policy->nrules + 1ul, sizeof(*slots));
 	fresh = calloc(policy->nrules + 1ul, sizeof(*fresh));
-	err = slots && fresh ? np_slots_assign(policy, live.policy, live.slots, slots, fresh, &high) :
-	      -ENOMEM;
+	err = slots && fresh ? np_slots_assign(policy, live.slots ? live.policy : NULL, live.slots,
+					       slots, fresh, &high) : -ENOMEM;
 	if (err == -ENOSPC) {
 		complain("%s: no counter is free while the old and the new rules are both loaded; load "
 			 "a smaller policy first, or use `count NAME`", want->file);
@@ -654,18 +686,17 @@ out:
 
 int np_table_put(struct netpol *skel, const __u32 *words, __u32 nwords, int tier, __u32 nslots)
 {
+	int counts_fd = bpf_map__fd(skel->maps.np_counts), fd, err = 0, flushed;
 	struct np_state state = { .tier = tier };
+	struct pages new = {};
 	struct bpf_map *outer;
-	bool made;
 	char name[16];
-	int fd, err = 0;
 
-	for (__u32 page = 0; page <= nslots / NP_SLOT_PAGE; page++) {
-		fd = page_open(NULL, bpf_map__fd(skel->maps.np_counts), page, &made);
-		if (fd < 0)
-			return fd;
-		close(fd);
-	}
+	for (__u32 page = 0; !err && page <= nslots / NP_SLOT_PAGE; page++)
+		err = page_new(NULL, counts_fd, page, &new);
+	flushed = pages_flush(&new, counts_fd);
+	if (err || flushed)
+		return err ?: flushed;
 	tier_name(name, tier);
 	outer = bpf_object__find_map_by_name(skel->obj, name);
 	fd = map_of_value("np_table", words, 4 * nwords);

@@ -243,7 +243,8 @@ static int site_load(struct site *s, const char *dir, __u32 flows)
 	err = np_prog_load(dir, s->hook, s->l2_len, flows, &s->skel, &s->gate, s->tag);
 	if (!err)
 		return DONE;
-	complain_err(err, s->dev.name, "%s: cannot load the program%s", np_hooks[s->hook].name,
+	complain_err(err, s->dev.name, "%s: cannot load the program%s%s", np_hooks[s->hook].name,
+		     err == -EACCES ? " (without CAP_PERFMON the verifier refuses it)" : "",
 		     verbosity < 2 ? " (-vv shows more)" : "");
 	return FAILED;
 }
