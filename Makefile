@@ -29,7 +29,8 @@ LIBS	 := $(LIBBPF) $(LIBYNL)
 LDLIBS	 := -Wl,--as-needed -ljansson -lzstd -lpcap -lelf -lz
 BPFFLAGS := -g -O2 $(WARN) --target=bpf -mcpu=v3 -fms-extensions -Wno-microsoft-anon-tag \
 	    -D__TARGET_ARCH_x86 -isystem vmlinux -isystem $B/include -Iprogs
-SANFLAGS := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined
+# With sanitizers gcc no longer sees what bounds a number that is printed.
+SANFLAGS := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -Wno-format-truncation
 
 ifneq ($V,1)
 Q := @
@@ -140,7 +141,9 @@ $(FEATURES:%=$B/%): $B/%: $B/obj/%.o $$(call parts,obj,$$*) $B/obj/common.o $(LI
 $B/tests/%: $B/tests/%.o $(LIBS)
 	$(call link,$(CC) $(CFLAGS))
 # Archives, so that a test links only the parts that it calls.
-$B/san/lib%.a $B/fuzzobj/lib%.a: $$(call parts,$$(notdir $$(@D)),$$*)
+$B/san/lib%.a: $$(call parts,san,$$*)
+	$Qrm -f $@ && $(AR) rcs $@ $^
+$B/fuzzobj/lib%.a: $$(call parts,fuzzobj,$$*)
 	$Qrm -f $@ && $(AR) rcs $@ $^
 F = $(firstword $(subst -, ,$1))
 $B/unit/%: $B/san/unit/%.o $B/san/lib$$(call F,$$*).a $B/san/common.o
