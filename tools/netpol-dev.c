@@ -218,7 +218,8 @@ int np_root_check(bool create)
 
 	if (statfs(NP_BPFFS, &st) || st.f_type != BPF_FS_MAGIC) {
 		complain("%s: no BPF file system is mounted there; mount -t bpf bpf %s, or, "
-			 "under `ip netns exec NAME`, use --netns NAME instead", NP_BPFFS, NP_BPFFS);
+			 "under `ip netns exec NAME`, use --netns NAME instead",
+			 NP_BPFFS, NP_BPFFS);
 		return FAILED;
 	}
 	if (!create || !access(NP_ROOT, F_OK))
@@ -878,11 +879,12 @@ int np_link_make(const struct np_dev *dev, enum np_hook hook, const struct np_ch
 		ref = ref_index(chain, order->ref);
 		if (ref < 0) {
 			complain("%s: %s: %s: %s", dev->name, np_hooks[hook].name, order->ref,
-				 ref == -ENOENT ? "not attached here; see netpol show" :
-				 ref == -ENOTUNIQ ? "more than one program has this name; use "
-						    "prog:ID" :
-				 ref == -EINVAL ? "must be link:ID, prog:ID, prog:NAME or pin:PATH" :
-				 strerror(-ref));
+				 ref == -ENOENT	    ? "not attached here; see netpol show"
+				 : ref == -ENOTUNIQ ? "more than one program has this name; use "
+						      "prog:ID"
+				 : ref == -EINVAL
+					 ? "must be link:ID, prog:ID, prog:NAME or pin:PATH"
+					 : strerror(-ref));
 			return ref;
 		}
 		opts.flags = (order->place == NP_BEFORE_REF ? BPF_F_BEFORE : BPF_F_AFTER) |

@@ -5,6 +5,9 @@
  */
 #include <net/if.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +19,7 @@
 static struct {
 	json_t *list;
 	unsigned int problems;
-	int lock;			/* of NP_ROOT, -1: somebody else has it, or nobody needs it */
+	int lock; /* of NP_ROOT, -1: somebody else has it, or nobody needs it */
 } found;
 
 static void __attribute__((format(printf, 4, 5)))
@@ -50,7 +53,8 @@ static bool fixed(const char *name)
 			return false;
 		}
 	}
-	say(false, name, "nothing is left to do", "%s", env.dry_run ? "would be removed" : "removed");
+	say(false, name, "nothing is left to do", "%s",
+	    env.dry_run ? "would be removed" : "removed");
 	return true;
 }
 
@@ -99,8 +103,10 @@ static void check_policy(const struct np_inst *inst)
 
 	if (err)
 		say(true, inst->name, "load the policy anew with netpol load",
-		    "the policy cannot be read: %s", err == -ENOENT ? "none is loaded, all is denied" :
-		    err == -EUCLEAN && why ? why : strerror(-err));
+		    "the policy cannot be read: %s",
+		    err == -ENOENT	     ? "none is loaded, all is denied"
+		    : err == -EUCLEAN && why ? why
+					     : strerror(-err));
 	np_live_free(&live);
 }
 
@@ -125,11 +131,45 @@ static int inst_used(const struct np_inst *inst)
 	return users > links;
 }
 
+/*
+ * Whether a network namespace is named or has a process. True as well without CAP_SYS_ADMIN,
+ * so that nothing is taken for dead for want of it. Single processes may be out of reach even
+ * with it; they count for nothing.
+ */
+static bool netns_alive(__u64 cookie)
+{
+	int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), fd;
+	bool alive = false;
+	glob_t paths = {};
+
+	if (home < 0)
+		return true;
+	glob("/run/netns/*", 0, NULL, &paths);
+	glob("/proc/[0-9]*/ns/net", paths.gl_pathc ? GLOB_APPEND : 0, NULL, &paths);
+	for (size_t i = 0; !alive && i < paths.gl_pathc; i++) {
+		fd = open(paths.gl_pathv[i], O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		/* EINVAL: a mount point of a name whose namespace is gone. */
+		if (setns(fd, CLONE_NEWNET))
+			alive = errno == EPERM;
+		else
+			alive = netns_cookie() == cookie;
+		close(fd);
+	}
+	globfree(&paths);
+	if (setns(home, CLONE_NEWNET) && errno != EPERM)
+		complain_err(errno, "/proc/self/ns/net", "cannot return to the network namespace");
+	close(home);
+	return alive;
+}
+
 static void check_links(const struct np_inst *inst)
 {
 	for (int i = 0; i < NP_HOOKS; i++)
 		if (inst->link[i].fd >= 0 && !inst->link[i].ifindex)
-			say(true, inst->name, "attach again with --policy, or detach to remove the pin",
+			say(true, inst->name,
+			    "attach again with --policy, or detach to remove the pin",
 			    "link %u of %s is defunct: it was detached from outside",
 			    inst->link[i].id, np_hooks[i].name);
 }
@@ -152,7 +192,8 @@ static void check_inst(const char *name, __u64 here)
 	gone = netns == here && np_dev_find(number, &dev);
 	if (!inst.exists) {
 		if (!fixed(name))
-			say(true, name, "netpol doctor --fix removes it", "the instance has no maps");
+			say(true, name, "netpol doctor --fix removes it",
+			    "the instance has no maps");
 	} else if (np_inst_links_dead(&inst) && (gone || netns != here)) {
 		if (inst_used(&inst) > 0)
 			say(false, name, "detach it in its network namespace",
@@ -160,9 +201,11 @@ static void check_inst(const char *name, __u64 here)
 		else if (!fixed(name))
 			say(true, name, "netpol doctor --fix removes it",
 			    "the device or its network namespace is gone");
-	} else if (gone && !inst_used(&inst)) {
+	} else if ((gone || (netns != here && !netns_alive(netns))) && !inst_used(&inst)) {
+		/* Of legacy filters, or kept: no link tells. */
 		if (!fixed(name))
-			say(true, name, "netpol doctor --fix removes it", "the device is gone");
+			say(true, name, "netpol doctor --fix removes it",
+			    "the device or its network namespace is gone");
 	} else {
 		check_links(&inst);
 		check_policy(&inst);
@@ -181,13 +224,14 @@ static void check_chain(const struct np_dev *dev, enum np_hook hook, const struc
 
 		ours += p->owner == NP_OURS;
 		if (p->owner == NP_STRAY)
-			say(true, object, "detach it (bpftool link detach, or net detach), attach anew",
+			say(true, object,
+			    "detach it (bpftool link detach, or net detach), attach anew",
 			    "program %u of netpol has lost its pins", p->id);
 		for (__u32 k = 0; k < i; k++)
 			if (p->name[0] && !strcmp(p->name, chain->prog[k].name))
 				say(true, object, "detach the one too many",
-				    "programs %u and %u are both called %s", chain->prog[k].id, p->id,
-				    p->name);
+				    "programs %u and %u are both called %s", chain->prog[k].id,
+				    p->id, p->name);
 	}
 	if (ours > 1)
 		say(true, object, "detach, then attach again", "netpol is attached %u times", ours);
@@ -214,11 +258,12 @@ static void check_filters(const struct np_dev *dev, enum np_hook hook, const str
 	}
 	tcx = inst->exists && inst->link[hook].fd >= 0 && inst->link[hook].ifindex;
 	if (ours > 1)
-		say(true, object, "netpol detach until none is left, then attach", "netpol has %u filters",
-		    ours);
+		say(true, object, "netpol detach until none is left, then attach",
+		    "netpol has %u filters", ours);
 	else if (ours && tcx)
 		say(false, object, "netpol upgrade finishes it",
-		    "tcx and a legacy filter are both attached: an upgrade or downgrade was interrupted");
+		    "tcx and a legacy filter are both attached: an upgrade or downgrade was "
+		    "interrupted");
 	if (strays)
 		say(true, object, "remove it with tc filter del, attach anew",
 		    "%u filters of netpol have lost their pins", strays);
@@ -237,8 +282,8 @@ static void check_dev(const struct np_dev *dev)
 		    "%s is of a device that moved to another network namespace", inst.name);
 		inst.exists = false;
 	} else if (err) {
-		say(true, dev->name, "see its pins with ls " NP_ROOT, "its instance cannot be read: %s",
-		    strerror(-err));
+		say(true, dev->name, "see its pins with ls " NP_ROOT,
+		    "its instance cannot be read: %s", strerror(-err));
 		inst.exists = false;
 	}
 	if (inst.moved)

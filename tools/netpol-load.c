@@ -518,7 +518,8 @@ static int table_flip(const char *dir, int fd, __u32 tier, __u32 gen, __u32 adop
 		err = -errno;
 		goto out;
 	}
-	/* Returns when all programs that saw the old np_state are done: see maybe_wait_bpf_programs(). */
+	/* Returns when all programs that saw the old np_state are done: see
+	 * maybe_wait_bpf_programs(). */
 	if (bpf_map_update_elem(tier_fd[tier], &zero, &fd, BPF_ANY))
 		err = -errno;
 	for (__u32 t = 0; !err && t < NP_TIERS; t++)
@@ -551,8 +552,9 @@ static int settle(struct np_policy *policy, const struct np_want *want, const st
 		} else if (live && (live->flags & NP_TEXT_DEFAULT)) {
 			head->dflt = live->dflt;
 		} else {
-			complain("%s: no default; add a line `default deny` (or allow, next), or give "
-				 "--default", want->file);
+			complain("%s: no default; add a line `default deny` (or allow, next), or "
+				 "give --default",
+				 want->file);
 			return USAGE;
 		}
 	}
@@ -625,8 +627,9 @@ int np_load(const char *dir, const char *ifname, const struct np_want *want, boo
 			goto failed;
 	}
 	if (err == -EUCLEAN)
-		complain("%s: what is in force cannot be read and is replaced: %s; its counters start "
-			 "anew", ifname, why);
+		complain("%s: what is in force cannot be read and is replaced: %s; its counters "
+			 "start anew",
+			 ifname, why);
 	/* An unreadable table: its generation is not to be had, and must not come again. */
 	head.gen = had ? live.head.gen + 1 : err == -EUCLEAN ? (__u32)time(NULL) : 1;
 
@@ -635,8 +638,9 @@ int np_load(const char *dir, const char *ifname, const struct np_want *want, boo
 	err = slots && fresh ? np_slots_assign(policy, live.slots ? live.policy : NULL, live.slots,
 					       slots, fresh, &high) : -ENOMEM;
 	if (err == -ENOSPC) {
-		complain("%s: no counter is free while the old and the new rules are both loaded; load "
-			 "a smaller policy first, or use `count NAME`", want->file);
+		complain("%s: no counter is free while the old and the new rules are both loaded; "
+			 "load a smaller policy first, or use `count NAME`",
+			 want->file);
 		rc = FAILED;
 		goto out;
 	}

@@ -26,8 +26,8 @@ static const char *const owners[] = { "foreign", "netpol", "stray" };
 
 static json_t *prog_json(const struct np_prog *prog)
 {
-	json_t *o = json_pack("{s:I, s:s, s:s, s:s}", "id", (json_int_t)prog->id, "name", prog->name,
-			      "tag", prog->tag, "owner", owners[prog->owner]);
+	json_t *o = json_pack("{s:I, s:s, s:s, s:s}", "id", (json_int_t)prog->id, "name",
+			      prog->name, "tag", prog->tag, "owner", owners[prog->owner]);
 
 	if (o && prog->link_id)
 		json_object_set_new(o, "link_id", json_integer(prog->link_id));
@@ -110,7 +110,8 @@ static json_t *dev_json(const struct np_dev *dev, bool *any, int *rc)
 			*rc = FAILED;
 			continue;
 		}
-		json_object_set_new(legacy, np_hooks[i].legacy == BPF_TC_INGRESS ? "ingress" : "egress",
+		json_object_set_new(legacy,
+				    np_hooks[i].legacy == BPF_TC_INGRESS ? "ingress" : "egress",
 				    filters_json(filters, n));
 		*any |= n > 0;
 		free(filters);
@@ -161,12 +162,14 @@ static void dev_print(json_t *doc)
 	const char *key;
 	size_t i;
 
-	printf("%s (index %" JSON_INTEGER_FORMAT ")\n", str_of(doc, "device"), int_of(doc, "ifindex"));
+	printf("%s (index %" JSON_INTEGER_FORMAT ")\n", str_of(doc, "device"),
+	       int_of(doc, "ifindex"));
 	if (json_object_get(policy, "error"))
 		printf("  policy: cannot be read: %s\n", str_of(policy, "error"));
 	else if (policy)
 		printf("  policy: generation %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT
-		       " rules, default %s%s\n", int_of(policy, "generation"), int_of(policy, "rules"),
+		       " rules, default %s%s\n",
+		       int_of(policy, "generation"), int_of(policy, "rules"),
 		       str_of(policy, "default"),
 		       json_is_true(json_object_get(policy, "stateless")) ? ", stateless" : "");
 	json_object_foreach(json_object_get(doc, "hooks"), key, o) {

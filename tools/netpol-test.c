@@ -119,7 +119,8 @@ static int bench_compile(struct bench *b, const char *text, size_t len)
 		b->policy->dflt = env.dflt;
 	}
 	if (!b->policy->has_default) {
-		complain("%s: no default; add a line `default deny` (or allow, next), or give --default",
+		complain("%s: no default; add a line `default deny` (or allow, next), or give "
+			 "--default",
 			 b->file);
 		return USAGE;
 	}
@@ -127,7 +128,8 @@ static int bench_compile(struct bench *b, const char *text, size_t len)
 	b->slots = calloc(b->policy->nrules + 1ul, sizeof(*b->slots));
 	err = b->slots ? np_slots_assign(b->policy, NULL, NULL, b->slots, NULL, &high) : -ENOMEM;
 	if (!err)
-		err = np_table_build(b->policy, b->slots, 1, &b->words, &b->nwords, &b->tier, &perr);
+		err = np_table_build(b->policy, b->slots, 1, &b->words, &b->nwords, &b->tier,
+				     &perr);
 	return err ? bench_error(b, b->file, text, len, &perr, err) : DONE;
 }
 
@@ -224,8 +226,10 @@ static int bench_run(struct bench *b, const struct np_frame *frame)
 	/* Only then have the rules been asked about this packet. */
 	judged = twin >= 0 && (stat == NP_S_ALLOW || stat == NP_S_NEXT || stat == NP_S_DENY_POLICY);
 	if (judged && (twin != (int)verdict || (counted && to != from + 1))) {
-		complain("%s: packet %u: the program says %s, the table %s by rule %d; please report this",
-			 b->file, b->n, np_verdict_name(verdict), np_verdict_name(twin), (int)rule + 1);
+		complain("%s: packet %u: the program says %s, the table %s by rule %d; please "
+			 "report this",
+			 b->file, b->n, np_verdict_name(verdict), np_verdict_name(twin),
+			 (int)rule + 1);
 		return FAILED;
 	}
 	text = stat < 0 ? "unknown" : reasons[stat];

@@ -64,7 +64,8 @@ int np_dev_arg(const char *arg, struct np_dev *dev)
 	int err = np_dev_find(arg, dev);
 
 	if (err == -EOPNOTSUPP) {
-		complain("%s: the kernel does not tell network namespaces apart; Linux 5.14 is needed",
+		complain("%s: the kernel does not tell network namespaces apart; Linux 5.14 is "
+			 "needed",
 			 arg);
 		return LACKING;
 	}
@@ -80,8 +81,9 @@ static int inst_of(const struct np_dev *dev, struct np_inst *inst)
 	int err = np_inst_of(dev, inst);
 
 	if (err == -ESTALE)
-		complain("%s: %s belongs to a device that has moved to another network namespace; any "
-			 "netpol verb that changes it there makes room", dev->name, inst->dir);
+		complain("%s: %s belongs to a device that has moved to another network namespace; "
+			 "any netpol verb that changes it there makes room",
+			 dev->name, inst->dir);
 	else if (err)
 		complain_err(err, dev->name, "cannot read %s", inst->dir);
 	return err ? FAILED : DONE;
@@ -165,7 +167,8 @@ static void want_init(struct np_want *want)
 static void say_loaded(const struct np_dev *dev, const struct np_loaded *l)
 {
 	if (!l->unchanged)
-		change(dev, "load generation %u: %u rules (%u go on counting), default %s%s, %u bytes",
+		change(dev,
+		       "load generation %u: %u rules (%u go on counting), default %s%s, %u bytes",
 		       l->gen, l->nrules, l->kept, np_verdict_name(l->dflt),
 		       l->stateless ? ", stateless" : "", l->bytes);
 }
@@ -209,15 +212,17 @@ static int site_look(struct site *s)
 		return LACKING;
 	}
 	if (netkit && (err == -ENXIO || err == -EACCES)) {
-		complain("%s: %s: %s", s->dev.name, hook, err == -ENXIO ?
-			 "not a netkit device; tcx-ingress and tcx-egress are for the others" :
-			 "this is the peer device of a netkit pair; name its primary device, which has "
-			 "the programs of both sides");
+		complain("%s: %s: %s", s->dev.name, hook,
+			 err == -ENXIO ? "not a netkit device; tcx-ingress and tcx-egress are for "
+					 "the others"
+				       : "this is the peer device of a netkit pair; name its "
+					 "primary device, which has the programs of both sides");
 		return FAILED;
 	}
 	if (!netkit && err == -EINVAL && !s->legacy) {
 		if (env.legacy == NP_LEGACY_NEVER) {
-			complain("%s: %s: the kernel has no tcx; Linux 6.6 is needed, or --legacy auto",
+			complain("%s: %s: the kernel has no tcx; Linux 6.6 is needed, or --legacy "
+				 "auto",
 				 s->dev.name, hook);
 			return LACKING;
 		}
@@ -356,9 +361,9 @@ static int attach_filter(struct site *s, const struct np_filter *old)
 	if (old && !strcmp(old->prog.tag, s->tag))
 		return DONE;
 	if (env.order.place != NP_ANYWHERE || env.order.revision) {
-		complain("%s: %s: a legacy filter has no order among programs; --first, --last, --before, "
-			 "--after and --expected-revision need tcx (Linux 6.6)", s->dev.name,
-			 np_hooks[s->hook].name);
+		complain("%s: %s: a legacy filter has no order among programs; --first, --last, "
+			 "--before, --after and --expected-revision need tcx (Linux 6.6)",
+			 s->dev.name, np_hooks[s->hook].name);
 		return LACKING;
 	}
 	change(&s->dev, "%s the legacy filter of %s", old ? "update" : "attach",
@@ -369,7 +374,8 @@ static int attach_filter(struct site *s, const struct np_filter *old)
 			    bpf_program__fd(s->gate));
 	if (!err)
 		return DONE;
-	complain_err(err, s->dev.name, "%s: cannot attach the legacy filter", np_hooks[s->hook].name);
+	complain_err(err, s->dev.name, "%s: cannot attach the legacy filter",
+		     np_hooks[s->hook].name);
 	return FAILED;
 }
 
@@ -433,8 +439,9 @@ static int attach_at(struct site *s, struct np_want *want)
 	/* Links that died with their device say nothing about this one. */
 	fresh = !s->inst.exists || (np_inst_links_dead(&s->inst) && !ours);
 	if (fresh && !env.policy && env.dflt < 0) {
-		complain("%s: no policy is loaded yet; give --policy FILE, or --default deny|allow|next to "
-			 "begin without rules", s->dev.name);
+		complain("%s: no policy is loaded yet; give --policy FILE, or --default "
+			 "deny|allow|next to begin without rules",
+			 s->dev.name);
 		return USAGE;
 	}
 	if (fresh && env.dry_run) {
@@ -453,7 +460,8 @@ static int attach_at(struct site *s, struct np_want *want)
 		ours = NULL;
 	} else {
 		if (env.flows)
-			complain("%s: --flows is for the first attach; the flow table stays as it is",
+			complain("%s: --flows is for the first attach; the flow table stays as it "
+				 "is",
 				 s->dev.name);
 		if (env.policy || env.dflt >= 0 || env.stateless >= 0 || env.adopt)
 			rc = policy_update(s, want);
@@ -463,7 +471,8 @@ static int attach_at(struct site *s, struct np_want *want)
 	if (rc)
 		return rc;
 	if (ours && env.legacy == NP_LEGACY_NEVER && s->inst.link[s->hook].fd < 0) {
-		complain("%s: %s: a legacy filter of netpol is attached; netpol upgrade %s moves it to tcx",
+		complain("%s: %s: a legacy filter of netpol is attached; netpol upgrade %s moves "
+			 "it to tcx",
 			 s->dev.name, np_hooks[s->hook].name, s->dev.name);
 		return FAILED;
 	}
@@ -796,7 +805,8 @@ static int rule_edit(bool add, struct np_live *live, const char *arg, char **out
 		if (env.order.place == NP_BEFORE_REF || env.order.place == NP_AFTER_REF) {
 			where = env.order.place == NP_BEFORE_REF ? NP_BEFORE : NP_AFTER;
 			if (!parse_u32(env.order.ref, 1, NP_MAX_RULES, &number))
-				return usage_error("rule add", "--before and --after take a rule's number");
+				return usage_error("rule add",
+						   "--before and --after take a rule's number");
 		} else if (env.order.place == NP_FIRST && live->policy->nrules) {
 			where = NP_BEFORE;
 			number = 1;
@@ -805,8 +815,8 @@ static int rule_edit(bool add, struct np_live *live, const char *arg, char **out
 		if (!err && rule_there(live->policy, &rule))
 			return DONE;
 		if (!err)
-			err = np_text_add(live->text, live->head.len, where, number, arg, strlen(arg),
-					  out, len, &perr);
+			err = np_text_add(live->text, live->head.len, where, number, arg,
+					  strlen(arg), out, len, &perr);
 	} else {
 		err = np_text_del(live->text, live->head.len, arg, strlen(arg), out, len, &perr);
 		if (err == -ENOENT && env.ignore_missing)
@@ -906,20 +916,21 @@ static int probe(void)
 		const char *name, *need;
 		bool there, optional;
 	} rows[] = {
-		{ "bpf", "CONFIG_BPF_SYSCALL, CAP_BPF and CAP_NET_ADMIN",
-		  libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SCHED_CLS, NULL) == 1, false },
-		{ "map of maps", "Linux 4.12",
-		  libbpf_probe_bpf_map_type(BPF_MAP_TYPE_ARRAY_OF_MAPS, NULL) == 1, false },
-		{ "ring buffer", "Linux 5.8",
-		  libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL) == 1, false },
-		{ "bpf_loop", "Linux 5.17",
-		  libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_loop, NULL) == 1, false },
-		{ "coarse clock", "Linux 5.11",
-		  libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_ktime_get_coarse_ns,
-					  NULL) == 1, false },
-		{ "netns cookie", "Linux 5.14", netns_cookie() != 0, false },
-		{ "tcx", "Linux 6.6; else legacy filters", hook_there(BPF_TCX_INGRESS), true },
-		{ "netkit", "CONFIG_NETKIT, Linux 6.7", hook_there(BPF_NETKIT_PRIMARY), true },
+		{"bpf", "CONFIG_BPF_SYSCALL, CAP_BPF and CAP_NET_ADMIN",
+		 libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SCHED_CLS, NULL) == 1, false},
+		{"map of maps", "Linux 4.12",
+		 libbpf_probe_bpf_map_type(BPF_MAP_TYPE_ARRAY_OF_MAPS, NULL) == 1, false},
+		{"ring buffer", "Linux 5.8",
+		 libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL) == 1, false},
+		{"bpf_loop", "Linux 5.17",
+		 libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_loop, NULL) == 1, false},
+		{"coarse clock", "Linux 5.11",
+		 libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_ktime_get_coarse_ns,
+					 NULL) == 1,
+		 false},
+		{"netns cookie", "Linux 5.14", netns_cookie() != 0, false},
+		{"tcx", "Linux 6.6; else legacy filters", hook_there(BPF_TCX_INGRESS), true},
+		{"netkit", "CONFIG_NETKIT, Linux 6.7", hook_there(BPF_NETKIT_PRIMARY), true},
 	};
 	json_t *list = json_array();
 	bool ok = true;
@@ -954,41 +965,63 @@ static const struct {
 };
 
 enum {
-	OPT_DEFAULT = 256, OPT_FIRST, OPT_LAST, OPT_BEFORE, OPT_AFTER, OPT_REVISION, OPT_LEGACY,
-	OPT_IGNORE, OPT_KEEP, OPT_FLOWS, OPT_STATELESS, OPT_STATEFUL, OPT_ADOPT, OPT_PACKET, OPT_PCAP,
-	OPT_DRY_RUN, OPT_FIX, OPT_PROBE, OPT_NETNS,
+	OPT_DEFAULT = 256,
+	OPT_FIRST,
+	OPT_LAST,
+	OPT_BEFORE,
+	OPT_AFTER,
+	OPT_REVISION,
+	OPT_LEGACY,
+	OPT_IGNORE,
+	OPT_KEEP,
+	OPT_FLOWS,
+	OPT_STATELESS,
+	OPT_STATEFUL,
+	OPT_ADOPT,
+	OPT_PACKET,
+	OPT_PCAP,
+	OPT_DRY_RUN,
+	OPT_FIX,
+	OPT_PROBE,
+	OPT_NETNS,
 };
 
 static const struct argp_option options[] = {
-	{ "policy", 'p', "FILE", 0, "attach: the rules, in force before the first packet", 0 },
-	{ "default", OPT_DEFAULT, "VERDICT", 0, "deny, allow or next, if the rules name none", 0 },
-	{ "first", OPT_FIRST, NULL, 0, "attach: before all others; rule add: as rule 1", 0 },
-	{ "last", OPT_LAST, NULL, 0, "attach: after all others", 0 },
-	{ "before", OPT_BEFORE, "REF", 0, "attach: before link:ID, prog:ID, prog:NAME or pin:PATH; "
-	  "rule add: before this rule's number", 0 },
-	{ "after", OPT_AFTER, "REF", 0, "likewise, after", 0 },
-	{ "expected-revision", OPT_REVISION, "N", 0, "attach: only if the hook is still as show told", 0 },
-	{ "legacy", OPT_LEGACY, "WHEN", 0, "attach: a tc filter instead of tcx: auto (where the kernel "
-	  "has no tcx), never, only", 0 },
-	{ "ignore-missing", OPT_IGNORE, NULL, 0, "detach, rule del: nothing there is fine", 0 },
-	{ "keep", OPT_KEEP, NULL, 0, "detach: keep policy and counters when the last hook goes", 0 },
-	{ "flows", OPT_FLOWS, "N", 0, "first attach: entries of the flow table (default 16384)", 0 },
-	{ "stateless", OPT_STATELESS, NULL, 0, "do not remember flows: replies need rules", 0 },
-	{ "stateful", OPT_STATEFUL, NULL, 0, "remember flows (the default at first)", 0 },
-	{ "adopt", OPT_ADOPT, "SEC", 0, "for so long let TCP connections go on that the policy "
-	  "would have let open", 0 },
-	{ "interval", 'i', "SEC", 0, "stats: print again every SEC seconds", 0 },
-	{ "follow", 'f', NULL, 0, "log: wait for more", 0 },
-	{ "packet", OPT_PACKET, "TEXT", 0, "test: this packet", 0 },
-	{ "pcap", OPT_PCAP, "FILE", 0, "test: the packets of this capture", 0 },
-	{ "fix", OPT_FIX, NULL, 0, "doctor: remove what is ours and dead", 0 },
-	{ "netns", OPT_NETNS, "NAME", 0, "the network namespace of DEV: a name or a path", 0 },
-	{ "json", 'j', NULL, 0, "print JSON", 0 },
-	{ "dry-run", OPT_DRY_RUN, NULL, 0, "say what would change", 0 },
-	{ "probe", OPT_PROBE, NULL, 0, "say what this kernel has of what netpol needs", 0 },
-	{ "verbose", 'v', NULL, 0, "show libbpf's warnings; twice: all it says", 0 },
-	{}
-};
+	{"policy", 'p', "FILE", 0, "attach: the rules, in force before the first packet", 0},
+	{"default", OPT_DEFAULT, "VERDICT", 0, "deny, allow or next, if the rules name none", 0},
+	{"first", OPT_FIRST, NULL, 0, "attach: before all others; rule add: as rule 1", 0},
+	{"last", OPT_LAST, NULL, 0, "attach: after all others", 0},
+	{"before", OPT_BEFORE, "REF", 0,
+	 "attach: before link:ID, prog:ID, prog:NAME or pin:PATH; "
+	 "rule add: before this rule's number",
+	 0},
+	{"after", OPT_AFTER, "REF", 0, "likewise, after", 0},
+	{"expected-revision", OPT_REVISION, "N", 0,
+	 "attach: only if the hook is still as show told", 0},
+	{"legacy", OPT_LEGACY, "WHEN", 0,
+	 "attach: a tc filter instead of tcx: auto (where the kernel "
+	 "has no tcx), never, only",
+	 0},
+	{"ignore-missing", OPT_IGNORE, NULL, 0, "detach, rule del: nothing there is fine", 0},
+	{"keep", OPT_KEEP, NULL, 0, "detach: keep policy and counters when the last hook goes", 0},
+	{"flows", OPT_FLOWS, "N", 0, "first attach: entries of the flow table (default 16384)", 0},
+	{"stateless", OPT_STATELESS, NULL, 0, "do not remember flows: replies need rules", 0},
+	{"stateful", OPT_STATEFUL, NULL, 0, "remember flows (the default at first)", 0},
+	{"adopt", OPT_ADOPT, "SEC", 0,
+	 "for so long let TCP connections go on that the policy "
+	 "would have let open",
+	 0},
+	{"interval", 'i', "SEC", 0, "stats: print again every SEC seconds", 0},
+	{"follow", 'f', NULL, 0, "log: wait for more", 0},
+	{"packet", OPT_PACKET, "TEXT", 0, "test: this packet", 0},
+	{"pcap", OPT_PCAP, "FILE", 0, "test: the packets of this capture", 0},
+	{"fix", OPT_FIX, NULL, 0, "doctor: remove what is ours and dead", 0},
+	{"netns", OPT_NETNS, "NAME", 0, "the network namespace of DEV: a name or a path", 0},
+	{"json", 'j', NULL, 0, "print JSON", 0},
+	{"dry-run", OPT_DRY_RUN, NULL, 0, "say what would change", 0},
+	{"probe", OPT_PROBE, NULL, 0, "say what this kernel has of what netpol needs", 0},
+	{"verbose", 'v', NULL, 0, "show libbpf's warnings; twice: all it says", 0},
+	{}};
 
 static void set_place(struct argp_state *state, int place, const char *ref)
 {
@@ -1112,9 +1145,9 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
-static const char args_doc[] =
-	"attach HOOK DEV\ndetach HOOK DEV\nload DEV FILE\nrule add|del|list DEV [RULE]\nshow [DEV]\n"
-	"stats DEV\nlog DEV\ntest FILE\nupgrade|downgrade DEV\ndoctor";
+static const char args_doc[] = "attach HOOK DEV\ndetach HOOK DEV\nload DEV FILE\nrule add|del|list "
+			       "DEV [RULE]\nshow [DEV]\n"
+			       "stats DEV\nlog DEV\ntest FILE\nupgrade|downgrade DEV\ndoctor";
 
 static const char doc[] =
 	"Ordered L3/L4 policy on tcx and netkit.\v"
