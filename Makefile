@@ -153,7 +153,13 @@ $B/fuzz/%: $B/fuzzobj/fuzz/%.o $B/fuzzobj/lib$$(call F,$$*).a $B/fuzzobj/common.
 
 TESTBINS := $(patsubst tests/%.c,$B/tests/%,$(filter-out %.bpf.c,$(wildcard tests/*.c))) \
 	    $(patsubst tests/%.bpf.c,$B/tests/%.bpf.o,$(wildcard tests/*.bpf.c))
-testbins: all $(TESTBINS) $B/bpftool/bpftool
+# veristat is one file of the selftests: built here, without their Makefile
+VSRC	 := tools/testing/selftests/bpf/veristat.c tools/bpf/bpftool/json_writer.c
+$B/veristat: $(LIBBPF)
+	$(call msg,LINK,$@)
+	$Q$(CC) -O2 -w -D_GNU_SOURCE -I$B/include $(addprefix -I$(KSRC)/tools/,include include/uapi bpf/bpftool) \
+		$(addprefix $(KSRC)/,$(VSRC)) $< -lelf -lz -lm -o $@
+testbins: all $(TESTBINS) $B/bpftool/bpftool $B/veristat
 unit: $(call names,unit)		## build the unit tests
 fuzz: $(call names,fuzz)		## build the fuzz targets
 
@@ -171,6 +177,10 @@ kernel-export:				## write kernel/F from the commits in build/linux; FEATURE=F f
 	$Qkernel/build export
 vmlinux: $(BPFTOOL)			## regenerate vmlinux/vmlinux.h from our kernel
 	$Qkernel/build types
+
+veristat: testbins kernel		## record the verifier's cost in tests/veristat.csv
+	$Qtests/vm veristat -q -o csv -e file,prog,verdict,insns $B/obj/*.bpf.o >$B/veristat.csv
+	$Qmv $B/veristat.csv tests/veristat.csv
 
 # A recursive make each, since what they build needs what deps installs.
 test: deps				## run every suite: the host's, and in the VM
@@ -213,7 +223,7 @@ help:					## this text
 
 -include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests san san/unit fuzzobj fuzzobj/fuzz)))
 .PHONY: all clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
-	kernel-tree lint man test test-debug test-kernel test-unit testbins unit vm-shell \
-	vmlinux FORCE $(FEATURES)
+	kernel-tree lint man test test-debug test-kernel test-unit testbins unit veristat \
+	vm-shell vmlinux FORCE $(FEATURES)
 .DELETE_ON_ERROR:
 .SECONDARY:
