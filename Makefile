@@ -39,6 +39,7 @@ endif
 msg = @printf '  %-8s %s\n' $1 $(patsubst $B/%,%,$2)
 # $(call parts,DIR,F): the objects of feature F's parts
 parts = $(patsubst tools/%.c,$B/$1/%.o,$(wildcard tools/$2-*.c))
+F = $(firstword $(subst -, ,$1))
 names = $(patsubst tests/$1/%.c,$B/$1/%,$(wildcard tests/$1/*.c))
 
 all: $(FEATURES:%=$B/%)			## build every tool
@@ -138,14 +139,15 @@ $Q$1 $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDLIBS) -o $@
 endef
 $(FEATURES:%=$B/%): $B/%: $B/obj/%.o $$(call parts,obj,$$*) $B/obj/common.o $(LIBS)
 	$(call link,$(CC) $(CFLAGS))
-$B/tests/%: $B/tests/%.o $(LIBS)
+$B/tests/%: $B/tests/%.o $$(if $$(findstring -,$$*),$B/obj/lib$$(call F,$$*).a $B/obj/common.o) $(LIBS)
 	$(call link,$(CC) $(CFLAGS))
 # Archives, so that a test links only the parts that it calls.
+$B/obj/lib%.a: $$(call parts,obj,$$*)
+	$Qrm -f $@ && $(AR) rcs $@ $^
 $B/san/lib%.a: $$(call parts,san,$$*)
 	$Qrm -f $@ && $(AR) rcs $@ $^
 $B/fuzzobj/lib%.a: $$(call parts,fuzzobj,$$*)
 	$Qrm -f $@ && $(AR) rcs $@ $^
-F = $(firstword $(subst -, ,$1))
 $B/unit/%: $B/san/unit/%.o $B/san/lib$$(call F,$$*).a $B/san/common.o
 	$(call link,$(CC) $(SANFLAGS))
 $B/fuzz/%: $B/fuzzobj/fuzz/%.o $B/fuzzobj/lib$$(call F,$$*).a $B/fuzzobj/common.o
@@ -182,6 +184,7 @@ veristat: testbins kernel		## record the verifier's cost in tests/veristat.csv
 	$Qtests/vm veristat -q -o csv -e file,prog,verdict,insns $B/obj/*.bpf.o >$B/veristat.csv
 	$Qmv $B/veristat.csv tests/veristat.csv
 
+SUITES := $(sort $(patsubst tests/%.bats,test-%,$(wildcard tests/*.bats)) $(FEATURES:%=test-%))
 # A recursive make each, since what they build needs what deps installs.
 test: deps				## run every suite: the host's, and in the VM
 	$Q$(MAKE) kernel testbins unit fuzz
@@ -195,7 +198,7 @@ test-kernel: deps			## test the way of a patch into the kernel
 	bats tests/host/kernel.bats
 test-unit: unit fuzz			## run unit tests and fuzz targets
 	bats tests/host/unit.bats
-test-%: testbins kernel			## run one feature's suites in the VM
+$(SUITES): test-%: testbins kernel	## run one feature's suites in the VM
 	tests/vm bats $(wildcard tests/$*.bats tests/$*-*.bats)
 lint: deps				## check the sources
 	$Q$(MAKE) kernel all
@@ -219,7 +222,7 @@ install: all man			## install tools and man pages below DESTDIR and PREFIX
 clean:					## drop build output; the cache of kernels stays
 	rm -rf $B skel/*.skel.h
 help:					## this text
-	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
+	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);sub(/.\(SUITES\)/,"test-F",$$1);sub(/.\(FEATURES\)/,"F",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
 
 -include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests san san/unit fuzzobj fuzzobj/fuzz)))
 .PHONY: all clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
