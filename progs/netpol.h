@@ -112,12 +112,6 @@ enum np_dir { NP_IN, NP_OUT };	/* into the host by the device, out of it */
 #define NP_BUCKETS	1024
 #define NP_EVENTS_BYTES	65536
 
-/*
- * The policy as it was loaded, compressed, in pages; entry gen & 1 of np_text. The first
- * page begins with this.
- */
-#define NP_TEXT_PAGE	4096
-
 struct np_state {
 	__u32 tier;		/* the live one; NP_NONE: no policy, everything is denied */
 	__u32 adopt_until;	/* seconds of CLOCK_MONOTONIC_COARSE, 0: off */

@@ -36,7 +36,8 @@ void complain_err(int err, const char *object, const char *fmt, ...)
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
 	fprintf(stderr, ": %s%s\n", strerror(err),
-		err == EPERM ? " (CAP_BPF and CAP_NET_ADMIN are needed; are you root?)" : "");
+		err == EPERM || (err == EACCES && geteuid()) ?
+		" (CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed; are you root?)" : "");
 }
 
 int libbpf_printer(enum libbpf_print_level level, const char *fmt, va_list ap)
