@@ -17,8 +17,9 @@
 static void usage(void)
 {
 	fprintf(stderr,
-		"usage: killer -a NETNS -b NETNS [-o] [-s SETUP] [-u CHECK] -A COMMAND [-B COMMAND] FLOW...\n"
+		"usage: killer -a NETNS -b NETNS [-o] [-r N] [-s SETUP] [-u CHECK] -A COMMAND [-B COMMAND] FLOW...\n"
 		"-A, -B  what puts rule set a, b in force; a run picks the set that is not in force\n"
+		"-r      kill N times, before whichever call, at random\n"
 		"-s      before each run\n"
 		"-u      after each kill, must exit with 0; so must -A and -B when not killed\n"
 		"-o      all flows may also pass: nothing is attached yet\n"
@@ -27,8 +28,12 @@ static void usage(void)
 	exit(2);
 }
 
+static unsigned int random_kills;
+
 static bool changes(const struct __ptrace_syscall_info *si)
 {
+	if (random_kills)
+		return true;
 	switch (si->entry.nr) {
 	case SYS_bpf:
 		switch (si->entry.args[0]) {
@@ -165,12 +170,12 @@ int main(int argc, char **argv)
 	char **load[2] = { NULL, NULL }, **setup = NULL, **check = NULL;
 	const char *name[2] = { "/proc/self/ns/net", "/proc/self/ns/net" };
 	int c, i, n, kills = 0, done[2] = { 0 }, ns[2], own, status;
-	bool open_too = false, finished = false;
+	bool open_too = false, finished = false, complete[2] = { false };
 	struct flow *flows;
 	cpu_set_t one;
 	char was, set = 0;
 
-	while ((c = getopt(argc, argv, "A:B:a:b:os:u:")) != -1) {
+	while ((c = getopt(argc, argv, "A:B:a:b:or:s:u:")) != -1) {
 		switch (c) {
 		case 'A':
 		case 'B':
@@ -182,6 +187,9 @@ int main(int argc, char **argv)
 			break;
 		case 'o':
 			open_too = true;
+			break;
+		case 'r':
+			random_kills = atoi(optarg);
 			break;
 		case 's':
 			setup = split(optarg);
@@ -212,12 +220,13 @@ int main(int argc, char **argv)
 	if (flows[n - 1].want != WANT_PASS)
 		errx(2, "the last flow must be one that passes with both sets");
 	grace_ms = 5;
+	srand(now_ns());
 	CPU_ZERO(&one);
 	CPU_SET(sched_getcpu(), &one);
 	sched_setaffinity(0, sizeof(one), &one);
 
 	/* done[set]: the last call before which a change to that set was killed */
-	while (!finished) {
+	while (random_kills ? kills < (int)random_kills : !complete[0] || (load[1] && !complete[1])) {
 		int to;
 
 		if (setup && run(setup))
@@ -231,7 +240,10 @@ int main(int argc, char **argv)
 		}
 		to = load[1] && was == 'a' ? 1 : 0;
 		netns_enter(own);
+		if (random_kills)
+			done[to] = rand() % 200;
 		finished = !run_killed(load[to], done[to] + 1, &status);
+		complete[to] |= finished;
 		if (finished && status)
 			errx(1, "%s %s: exit %d", load[to][0], load[to][1], status);
 		if (!finished) {
