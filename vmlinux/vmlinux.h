@@ -1,4 +1,4 @@
-/* Linux 7.3.4: the types of the kernel that kernel/BASE, series and config make (make vmlinux) */
+/* Linux 7.3.4, id 4b1138cc3daa, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -17099,6 +17099,10 @@ typedef struct {
 } freeptr_t;
 
 typedef struct {
+	long unsigned int addr;
+} func_desc_t;
+
+typedef struct {
 	long unsigned int key[2];
 } hsiphash_key_t;
 
@@ -22765,6 +22769,19 @@ struct arpreq {
 	int arp_flags;
 	struct sockaddr arp_netmask;
 	char arp_dev[16];
+};
+
+struct array_bounds {
+	int one;
+	int two;
+	char data[8];
+	int three;
+};
+
+struct array_bounds_flex_array {
+	int one;
+	int two;
+	char data[0];
 };
 
 struct trace_array;
@@ -33235,6 +33252,11 @@ struct char_device_struct {
 	struct cdev *cdev;
 };
 
+struct check_cmdline_args {
+	const char *param;
+	int value;
+};
+
 struct qdisc_walker {
 	int stop;
 	int skip;
@@ -35533,6 +35555,89 @@ struct cpupri {
 	int *cpu_to_pri;
 };
 
+typedef void *fl_owner_t;
+
+struct dir_context;
+
+struct file_lock;
+
+struct file_lease;
+
+struct io_uring_cmd;
+
+struct vm_area_desc;
+
+struct file_operations {
+	struct module *owner;
+	fop_flags_t fop_flags;
+	loff_t (*llseek)(struct file *, loff_t, int);
+	ssize_t (*read)(struct file *, char *, size_t, loff_t *);
+	ssize_t (*write)(struct file *, const char *, size_t, loff_t *);
+	ssize_t (*read_iter)(struct kiocb *, struct iov_iter *);
+	ssize_t (*write_iter)(struct kiocb *, struct iov_iter *);
+	int (*iopoll)(struct kiocb *, struct io_comp_batch *, unsigned int);
+	int (*iterate_shared)(struct file *, struct dir_context *);
+	__poll_t (*poll)(struct file *, struct poll_table_struct *);
+	long int (*unlocked_ioctl)(struct file *, unsigned int, long unsigned int);
+	long int (*compat_ioctl)(struct file *, unsigned int, long unsigned int);
+	int (*mmap)(struct file *, struct vm_area_struct *);
+	int (*open)(struct inode *, struct file *);
+	int (*flush)(struct file *, fl_owner_t);
+	int (*release)(struct inode *, struct file *);
+	int (*fsync)(struct file *, loff_t, loff_t, int);
+	int (*fasync)(int, struct file *, int);
+	int (*lock)(struct file *, int, struct file_lock *);
+	long unsigned int (*get_unmapped_area)(struct file *, long unsigned int, long unsigned int, long unsigned int, long unsigned int);
+	int (*check_flags)(int);
+	int (*flock)(struct file *, int, struct file_lock *);
+	ssize_t (*splice_write)(struct pipe_inode_info *, struct file *, loff_t *, size_t, unsigned int);
+	ssize_t (*splice_read)(struct file *, loff_t *, struct pipe_inode_info *, size_t, unsigned int);
+	void (*splice_eof)(struct file *);
+	int (*setlease)(struct file *, int, struct file_lease **, void **);
+	long int (*fallocate)(struct file *, int, loff_t, loff_t);
+	void (*show_fdinfo)(struct seq_file *, struct file *);
+	ssize_t (*copy_file_range)(struct file *, loff_t, struct file *, loff_t, size_t, unsigned int);
+	loff_t (*remap_file_range)(struct file *, loff_t, struct file *, loff_t, loff_t, unsigned int);
+	int (*fadvise)(struct file *, loff_t, loff_t, int);
+	int (*uring_cmd)(struct io_uring_cmd *, unsigned int);
+	int (*uring_cmd_iopoll)(struct io_uring_cmd *, struct io_comp_batch *, unsigned int);
+	int (*mmap_prepare)(struct vm_area_desc *);
+};
+
+typedef int (*kprobe_pre_handler_t)(struct kprobe *, struct pt_regs *);
+
+typedef void (*kprobe_post_handler_t)(struct kprobe *, struct pt_regs *, long unsigned int);
+
+struct kprobe {
+	struct hlist_node hlist;
+	struct list_head list;
+	long unsigned int nmissed;
+	kprobe_opcode_t *addr;
+	const char *symbol_name;
+	unsigned int offset;
+	kprobe_pre_handler_t pre_handler;
+	kprobe_post_handler_t post_handler;
+	kprobe_opcode_t opcode;
+	struct arch_specific_insn ainsn;
+	u32 flags;
+};
+
+struct crashpoint {
+	const char *name;
+	const struct file_operations fops;
+	struct kprobe kprobe;
+};
+
+struct crashtype {
+	const char *name;
+	void (*func)(void);
+};
+
+struct crashtype_category {
+	struct crashtype *crashtypes;
+	size_t len;
+};
+
 typedef const struct cred *class_override_creds_t;
 
 typedef struct cred *class_prepare_creds_t;
@@ -36470,8 +36575,6 @@ struct die_args {
 	int trapnr;
 	int signr;
 };
-
-struct dir_context;
 
 typedef bool (*filldir_t)(struct dir_context *, const char *, int, loff_t, u64, unsigned int);
 
@@ -40008,8 +40111,6 @@ struct file_kattr {
 	bool fsx_valid: 1;
 };
 
-typedef void *fl_owner_t;
-
 struct file_lock_core {
 	struct file_lock_core *flc_blocker;
 	struct list_head flc_list;
@@ -40088,47 +40189,6 @@ struct file_lock_list_struct {
 struct file_lock_operations {
 	void (*fl_copy_lock)(struct file_lock *, struct file_lock *);
 	void (*fl_release_private)(struct file_lock *);
-};
-
-struct io_uring_cmd;
-
-struct vm_area_desc;
-
-struct file_operations {
-	struct module *owner;
-	fop_flags_t fop_flags;
-	loff_t (*llseek)(struct file *, loff_t, int);
-	ssize_t (*read)(struct file *, char *, size_t, loff_t *);
-	ssize_t (*write)(struct file *, const char *, size_t, loff_t *);
-	ssize_t (*read_iter)(struct kiocb *, struct iov_iter *);
-	ssize_t (*write_iter)(struct kiocb *, struct iov_iter *);
-	int (*iopoll)(struct kiocb *, struct io_comp_batch *, unsigned int);
-	int (*iterate_shared)(struct file *, struct dir_context *);
-	__poll_t (*poll)(struct file *, struct poll_table_struct *);
-	long int (*unlocked_ioctl)(struct file *, unsigned int, long unsigned int);
-	long int (*compat_ioctl)(struct file *, unsigned int, long unsigned int);
-	int (*mmap)(struct file *, struct vm_area_struct *);
-	int (*open)(struct inode *, struct file *);
-	int (*flush)(struct file *, fl_owner_t);
-	int (*release)(struct inode *, struct file *);
-	int (*fsync)(struct file *, loff_t, loff_t, int);
-	int (*fasync)(int, struct file *, int);
-	int (*lock)(struct file *, int, struct file_lock *);
-	long unsigned int (*get_unmapped_area)(struct file *, long unsigned int, long unsigned int, long unsigned int, long unsigned int);
-	int (*check_flags)(int);
-	int (*flock)(struct file *, int, struct file_lock *);
-	ssize_t (*splice_write)(struct pipe_inode_info *, struct file *, loff_t *, size_t, unsigned int);
-	ssize_t (*splice_read)(struct file *, loff_t *, struct pipe_inode_info *, size_t, unsigned int);
-	void (*splice_eof)(struct file *);
-	int (*setlease)(struct file *, int, struct file_lease **, void **);
-	long int (*fallocate)(struct file *, int, loff_t, loff_t);
-	void (*show_fdinfo)(struct seq_file *, struct file *);
-	ssize_t (*copy_file_range)(struct file *, loff_t, struct file *, loff_t, size_t, unsigned int);
-	loff_t (*remap_file_range)(struct file *, loff_t, struct file *, loff_t, loff_t, unsigned int);
-	int (*fadvise)(struct file *, loff_t, loff_t, int);
-	int (*uring_cmd)(struct io_uring_cmd *, unsigned int);
-	int (*uring_cmd_iopoll)(struct io_uring_cmd *, struct io_comp_batch *, unsigned int);
-	int (*mmap_prepare)(struct vm_area_desc *);
 };
 
 struct file_range {
@@ -49429,24 +49489,6 @@ struct kparam_string {
 	char *string;
 };
 
-typedef int (*kprobe_pre_handler_t)(struct kprobe *, struct pt_regs *);
-
-typedef void (*kprobe_post_handler_t)(struct kprobe *, struct pt_regs *, long unsigned int);
-
-struct kprobe {
-	struct hlist_node hlist;
-	struct list_head list;
-	long unsigned int nmissed;
-	kprobe_opcode_t *addr;
-	const char *symbol_name;
-	unsigned int offset;
-	kprobe_pre_handler_t pre_handler;
-	kprobe_post_handler_t post_handler;
-	kprobe_opcode_t opcode;
-	struct arch_specific_insn ainsn;
-	u32 flags;
-};
-
 struct kprobe_blacklist_entry {
 	struct list_head list;
 	long unsigned int start_addr;
@@ -51392,6 +51434,36 @@ struct list_lru_node {
 struct listeners {
 	struct callback_head rcu;
 	long unsigned int masks[0];
+};
+
+struct lkdtm_cb_fam {
+	long unsigned int flags;
+	int count;
+	int array[0];
+};
+
+struct lkdtm_extra;
+
+struct lkdtm_cb_ptr {
+	int a;
+	int b;
+	int c;
+	int nr_extra;
+	char *buf;
+	size_t len;
+	struct lkdtm_extra *extra;
+};
+
+struct lkdtm_extra {
+	short int a;
+	short int b;
+	u16 sixteen;
+	u32 bigger;
+	u64 biggest;
+};
+
+struct lkdtm_list {
+	struct list_head node;
 };
 
 struct llc_shard_layout {
@@ -66023,6 +66095,16 @@ struct tap_filter {
 	unsigned int count;
 	u32 mask[2];
 	unsigned char addr[48];
+};
+
+struct target {
+	char a[10];
+	char b[10];
+};
+
+struct target___2 {
+	char a[10];
+	int foo;
 };
 
 struct task_exec_state {
