@@ -54,7 +54,7 @@ done
 stream() {
 	local loads=$1 pid out=$BATS_TEST_TMPDIR/stream
 	shift
-	"$B/tests/traffic" -a "$l" -b "$r" -r 500 stream "${flows[@]}" >"$out" 3>&- 4>&- &
+	"$B/tests/traffic" -a "$l" -b "$r" -r 300 stream "${flows[@]}" >"$out" 3>&- 4>&- &
 	pid=$!
 	wait_for 10 grep -q ready "$out"
 	"$@"
@@ -88,7 +88,7 @@ loads() {
 reloads() {
 	local dir=(/sys/fs/bpf/skelkit/netpol/ns*)
 	TIMEOUT_FACTOR=$((TIMEOUT_FACTOR * 10)) tool 0 \
-		"$B/tests/netpol-reload" "${dir[0]}" "$1" "$BATS_TEST_TMPDIR/B" "$BATS_TEST_TMPDIR/A"
+		"$B/tests/netpol-reload" "${dir[0]}" "$1" 22 "$BATS_TEST_TMPDIR/B" "$BATS_TEST_TMPDIR/A"
 }
 
 # 40 loads by the tool, 960 by the same code without starting it anew.
@@ -114,11 +114,11 @@ reloads() {
 	requires root kernel:6.6 tool:jq
 	policies
 	# another tier each time, and pages of counters that come into use
-	for ((i = 0; i < 2500; i++)); do echo "deny tcp to 11.1.$((i >> 8)).$((i & 255)) port $i"; done \
+	for ((i = 0; i < 1100; i++)); do echo "deny tcp to 11.1.$((i >> 8)).$((i & 255)) port $i"; done \
 		>>"$BATS_TEST_TMPDIR/B"
 	np 0 attach tcx-egress "$l" --policy "$BATS_TEST_TMPDIR/A"
 	np 0 attach tcx-ingress "$l"
-	stream 20 loads 10
+	stream 12 loads 6
 	check_counts
 	np 0 doctor
 	np 0 detach tcx-egress "$l"

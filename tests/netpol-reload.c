@@ -2,7 +2,8 @@
 /*
  * What `netpol load` does, N times over in one process, with two policies in turn: the
  * tool's own code without the start of a program, which costs more than a load when
- * emulated. usage: netpol-reload DIR N FILE FILE
+ * emulated. After each load PACKETS packets must have been judged before the next: those
+ * that watch see every load. usage: netpol-reload DIR N PACKETS FILE FILE
  */
 #include <stdlib.h>
 #include <stdio.h>
@@ -11,19 +12,33 @@
 #include "common.h"
 #include "netpol-load.h"
 
+static __u64 judged(const char *dir)
+{
+	struct np_count stats[__NP_S_MAX];
+	__u64 sum = 0;
+
+	if (np_stats_read(dir, stats))
+		exit(FAILED);
+	for (int i = 0; i < __NP_S_MAX; i++)
+		sum += stats[i].packets;
+	return sum;
+}
+
 int main(int argc, char **argv)
 {
 	struct np_want want[2] = {};
 	struct np_loaded loaded;
 	char *text;
-	int i, n, lock;
+	int i, n, lock, packets;
+	__u64 before;
 
-	if (argc != 5)
+	if (argc != 6)
 		return USAGE;
 	n = atoi(argv[2]);
+	packets = atoi(argv[3]);
 	for (i = 0; i < 2; i++) {
-		want[i] = (struct np_want){ .file = argv[3 + i], .dflt = -1, .stateless = -1 };
-		if (read_file(argv[3 + i], 1 << 20, &text, &want[i].len))
+		want[i] = (struct np_want){ .file = argv[4 + i], .dflt = -1, .stateless = -1 };
+		if (read_file(argv[4 + i], 1 << 20, &text, &want[i].len))
 			return USAGE;
 		want[i].text = text;
 	}
@@ -34,6 +49,8 @@ int main(int argc, char **argv)
 		close(lock);
 		if (loaded.unchanged)
 			return FAILED;
+		for (before = judged(argv[1]); judged(argv[1]) < before + packets;)
+			usleep(500);
 	}
 	printf("%d\n", n);
 	return DONE;
