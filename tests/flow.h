@@ -63,7 +63,6 @@ struct flow {
 	size_t have[2];
 	/* statistics of a stream */
 	__u64 sent, received, dups, first, last, max_gap, last_ns;
-	__u64 backlog;			/* of TCP: bytes that did not fit */
 };
 
 static inline __u64 now_ns(void)
@@ -168,7 +167,9 @@ static inline void flow_parse(struct flow *f, const char *text)
 	char proto[16], src[64], dst[64], want[16] = "any";
 
 	memset(f, 0, sizeof(*f));
-	f->client = f->listener = f->conn = -1;
+	f->client = -1;
+	f->listener = -1;
+	f->conn = -1;
 	f->text = strdup(text);
 	if (sscanf(text, "%15s %63s > %63s = %15s", proto, src, dst, want) < 3)
 		errx(2, "not a flow: %s", text);
@@ -231,7 +232,8 @@ static inline void flow_connect(struct flow *f, int ns[2])
 		close(f->conn);
 	f->conn = -1;
 	f->established = false;
-	f->have[0] = f->have[1] = 0;
+	f->have[0] = 0;
+	f->have[1] = 0;
 	for (i = 0; i < 2; i++) {
 		netns_enter(ns[i]);
 		f->client = flow_socket(f, &f->src);

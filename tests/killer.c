@@ -226,7 +226,8 @@ int main(int argc, char **argv)
 	sched_setaffinity(0, sizeof(one), &one);
 
 	/* done[set]: the last call before which a change to that set was killed */
-	while (random_kills ? kills < (int)random_kills : !complete[0] || (load[1] && !complete[1])) {
+	while (random_kills ? kills < (int)random_kills :
+	       !complete[0] || (load[1] && !complete[1])) {
 		int to;
 
 		if (setup && run(setup))

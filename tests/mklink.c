@@ -87,7 +87,8 @@ int main(int argc, char **argv)
 	struct ynl_error yerr;
 	struct ynl_sock *ys;
 	const char *key, *v;
-	int i, fd;
+	int i, fd, mode;
+	size_t len;
 
 	if (argc < 3 || argc % 2 == 0)
 		usage();
@@ -109,8 +110,8 @@ int main(int argc, char **argv)
 			fd = netns_open(v);
 			peer_put(&peer, IFLA_NET_NS_FD, &fd, sizeof(fd));
 		} else if (!strcmp(key, "mode")) {
-			rt_link_newlink_req_set_linkinfo_data_netkit_mode(req,
-				choice(v, "l2", "l3") ? NETKIT_L3 : NETKIT_L2);
+			mode = choice(v, "l2", "l3") ? NETKIT_L3 : NETKIT_L2;
+			rt_link_newlink_req_set_linkinfo_data_netkit_mode(req, mode);
 		} else if (!strcmp(key, "policy")) {
 			rt_link_newlink_req_set_linkinfo_data_netkit_policy(req, POLICY(v));
 		} else if (!strcmp(key, "peer-policy")) {
@@ -131,8 +132,8 @@ int main(int argc, char **argv)
 			usage();
 		}
 	}
-	rt_link_newlink_req_set_linkinfo_data_netkit_peer_info(req, &peer,
-		offsetof(struct peer, attrs) + peer.len);
+	len = offsetof(struct peer, attrs) + peer.len;
+	rt_link_newlink_req_set_linkinfo_data_netkit_peer_info(req, &peer, len);
 
 	ys = ynl_sock_create(&ynl_rt_link_family, &yerr);
 	if (!ys)

@@ -21,6 +21,8 @@ teardown() {
 	[ -z "$(echo "$PIN"/netpol/*)" ] || "$NETPOL" doctor --fix >/dev/null || :
 }
 
+np() { local rc=$1; shift; tool "$rc" "$NETPOL" --netns "$l" "$@"; }
+
 # killer ARGUMENT...
 killer() {
 	TIMEOUT_FACTOR=$((TIMEOUT_FACTOR * 10)) tool 0 "$B/tests/killer" -a "$l" -b "$r" "$@" \
@@ -32,13 +34,13 @@ killer() {
 
 @test "netpol: killed while loading, at the same and at another size" {
 	requires root kernel:6.6
-	tool 0 $np attach tcx-egress "$l" --stateless --policy "$a"
+	np 0 attach tcx-egress "$l" --stateless --policy "$a"
 	killer -u "$NETPOL doctor" -A "$np load $l $a" -B "$np load $l $b"
 	for ((i = 0; i < 1100; i++)); do echo "deny tcp to 11.1.$((i >> 8)).$((i & 255))"; done >>"$b"
 	killer -u "$NETPOL doctor" -A "$np load $l $a" -B "$np load $l $b"
 	# and that it can still be changed
-	tool 0 $np rule add "$l" allow udp to port 4
-	tool 0 $np detach tcx-egress "$l"
+	np 0 rule add "$l" allow udp to port 4
+	np 0 detach tcx-egress "$l"
 	((kills >= 30)) || fail "only $kills kills"
 }
 
@@ -46,14 +48,14 @@ killer() {
 	requires root kernel:6.6
 	killer -o -A "$np attach tcx-egress $l --stateless --policy $a" \
 		-s "$np detach tcx-egress $l --ignore-missing" -u "$NETPOL doctor"
-	tool 0 $np detach tcx-egress "$l" --ignore-missing
+	np 0 detach tcx-egress "$l" --ignore-missing
 	for f in "$PIN"/netpol/*; do fail "left behind: $f"; done
 	((kills >= 20)) || fail "only $kills kills"
 }
 
 @test "netpol: killed between legacy tc and tcx" {
 	requires root kernel:6.6
-	tool 0 $np attach tcx-egress "$l" --legacy only --stateless --policy "$a"
+	np 0 attach tcx-egress "$l" --legacy only --stateless --policy "$a"
 	"$B/tests/traffic" -a "$l" -b "$r" -r 500 stream 'udp 10.0.0.1 > 10.0.0.2:9 = drop' \
 		'udp 10.0.0.1 > 10.0.0.2:7 = pass' >"$BATS_TEST_TMPDIR/stream" 3>&- 4>&- &
 	pid=$!
@@ -62,16 +64,16 @@ killer() {
 	killer -s "$np upgrade $l" -A "$np downgrade $l" -u "$NETPOL doctor"
 	kill -TERM "$pid"
 	wait "$pid" || fail "$(<"$BATS_TEST_TMPDIR/stream")"
-	tool 0 $np upgrade "$l"
-	tool 0 $np detach tcx-egress "$l"
+	np 0 upgrade "$l"
+	np 0 detach tcx-egress "$l"
 	((kills >= 10)) || fail "only $kills kills"
 }
 
 @test "netpol: killed at any call, at random" {
 	requires root kernel:6.6
-	tool 0 $np attach tcx-egress "$l" --stateless --policy "$a"
+	np 0 attach tcx-egress "$l" --stateless --policy "$a"
 	killer -r 60 -u "$NETPOL doctor" -A "$np load $l $a" -B "$np load $l $b"
-	tool 0 $np detach tcx-egress "$l"
+	np 0 detach tcx-egress "$l"
 	total=0
 	while read -r n; do total=$((total + n)); done <"$BATS_FILE_TMPDIR/kills"
 	echo "$total kills in all"

@@ -35,7 +35,7 @@ static int session(struct flow *flows, int n, int ns[2])
 
 	while (fgets(line, sizeof(line), stdin)) {
 		i = 0;
-		for (tok = strtok_r(line, " \n", &save); tok; tok = strtok_r(NULL, " \n", &save)) {
+		for (tok = strtok_r(line, "\n ", &save); tok; tok = strtok_r(NULL, "\n ", &save)) {
 			if (i == n)
 				errx(2, "more outcomes than flows");
 			flows[i++].want = want_parse(tok);
@@ -169,9 +169,10 @@ static int stream(struct flow *flows, int n, int ns[2], unsigned int rate, __u64
 		bad = (f->want == WANT_PASS && (!f->sent || f->received != f->sent || f->dups)) ||
 		      (f->want == WANT_DROP && f->received);
 		wrong |= bad;
-		printf("%s%s: sent=%llu received=%llu lost=%llu dup=%llu first=%llu last=%llu gap_ms=%llu",
-		       bad ? "WRONG " : "", f->text, f->sent, f->received, f->sent - f->received,
-		       f->dups, f->first, f->last, f->max_gap / 1000000);
+		printf("%s%s: sent=%llu received=%llu lost=%llu ", bad ? "WRONG " : "", f->text,
+		       f->sent, f->received, f->sent - f->received);
+		printf("dup=%llu first=%llu last=%llu gap_ms=%llu", f->dups, f->first, f->last,
+		       f->max_gap / 1000000);
 		if (f->proto == IPPROTO_TCP &&
 		    !getsockopt(f->client, IPPROTO_TCP, TCP_INFO, &ti, &len))
 			printf(" retrans=%u", ti.tcpi_total_retrans);
