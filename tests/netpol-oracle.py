@@ -521,9 +521,15 @@ def nft_counters(policies):
     return counters
 
 
-def netpol_counters(netpol):
+def netpol_counters(netpol, seen):
+    """Packets since the last call. Rules that an earlier policy lacked begin with 0."""
     stats = json.loads(run(netpol, 'stats', 'va', '-j'))
-    return [r['packets'] for r in stats['rules']] + [stats['default']['packets']]
+    now = {r['text']: r['packets'] for r in stats['rules']}
+    now['default'] = stats['default']['packets']
+    fresh = [n - seen.get(text, 0) for text, n in now.items()]
+    seen.clear()
+    seen.update(now)
+    return fresh
 
 
 def main():
@@ -543,13 +549,12 @@ def main():
     run('nft', '-f', '-', input=nft_ruleset(policies))
     ours = wire.Wire('va', 'vb')
     bad = pairs = stated = 0
-    counters = {}
+    counters, seen = {}, {}
     try:
         for hook in 'tcx-ingress', 'tcx-egress':
             run(netpol, 'attach', hook, 'va', '--default', 'deny', '--stateless')
         for mark, p in enumerate(policies, 1):
             run(netpol, 'load', 'va', '/dev/stdin', '--stateless', input='\n'.join(p.text) + '\n')
-            before = netpol_counters(netpol)
             nft.mark(mark)
             for text in p.packets:
                 for direction in 'out', 'in':
@@ -559,9 +564,13 @@ def main():
                     if want != got:
                         bad += 1
                         print('%s: %s %s: nft %s, netpol %s' % (p.name, direction, text, want, got))
-            counters[p.name] = [b - a for a, b in zip(before, netpol_counters(netpol))]
+            counters[p.name] = netpol_counters(netpol, seen)
             if p.default != 'deny':     # else the sentinel passes as ARP, uncounted
                 counters[p.name][-1] -= 2 * len(p.packets)
+        for p in policies:
+            if not p.stated:
+                continue
+            run(netpol, 'load', 'va', '/dev/stdin', '--stateless', input='\n'.join(p.text) + '\n')
             for verdict, text in p.stated:
                 for direction in 'out', 'in':
                     stated += 1
