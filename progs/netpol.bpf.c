@@ -424,7 +424,7 @@ struct tuple {
 	__u8 proto;
 	__u8 family;
 	__u8 dir;
-	__u8 peek;		/* only the header is wanted */
+	__u8 pad;
 };
 
 struct decision {
@@ -452,24 +452,24 @@ static __always_inline __u64 dword(const __u32 *t, __u32 mask, __u32 i)
 
 /*
  * Binary search, without branches in a step: STEP halves n and moves base. The number
- * of steps is fixed to one of three, so that the verifier has three ways through a
- * search instead of one for each length; a step with n == 1 does nothing.
+ * of steps is one of four, so that the verifier has four ways through a search
+ * instead of one for each length; a step with n == 1 does nothing.
  */
+#define STEPS(k, STEP)								\
+	do {									\
+		_Pragma("clang loop unroll(disable)")				\
+		for (int i_ = 0; i_ < (k); i_++)				\
+			STEP;							\
+	} while (0)
 #define SEARCH(n, STEP)								\
 	do {									\
-		if ((n) > 256) {						\
-			_Pragma("clang loop unroll(disable)")			\
-			for (int i_ = 0; i_ < 14; i_++)				\
-				STEP;						\
-		}								\
-		if ((n) > 16) {							\
-			_Pragma("clang loop unroll(disable)")			\
-			for (int i_ = 0; i_ < 4; i_++)				\
-				STEP;						\
-		}								\
-		_Pragma("clang loop unroll(disable)")				\
-		for (int i_ = 0; i_ < 4; i_++)					\
-			STEP;							\
+		if ((n) > 4096)							\
+			STEPS(10, STEP);					\
+		if ((n) > 256)							\
+			STEPS(4, STEP);						\
+		if ((n) > 16)							\
+			STEPS(4, STEP);						\
+		STEPS(4, STEP);							\
 	} while (0)
 #define SEARCH_MAX	(1u << 22)
 _Static_assert(np_tier_bytes(NP_TIERS - 1) / sizeof(__u32) <= SEARCH_MAX, "search");
@@ -603,7 +603,10 @@ static long walk_step(__u32 i, struct walk *w)
 			n = word(t, mask, g) == w->minor ? word(t, mask, g + 3) - first : 0;
 		}
 		if (n) {
-			c = first + search(t, mask, lo + first, 0, n, w->key);
+			/* One cell is the usual case, and its loads need not wait then. */
+			c = first;
+			if (n > 1)
+				c += search(t, mask, lo + first, 0, n, w->key);
 			if (w->key >= word(t, mask, lo + c) &&
 			    w->key <= word(t, mask, word(t, mask, NP_H_CELL_HI) + c))
 				r = word(t, mask, word(t, mask, NP_H_CELL_RULE) + c);
@@ -630,6 +633,14 @@ static long walk_step(__u32 i, struct walk *w)
 	return w->major == NP_NONE;
 }
 
+static __always_inline void header(const __u32 *t, struct decision *d)
+{
+	d->gen = t[NP_H_GEN];
+	d->flags = t[NP_H_FLAGS];
+	d->rule = NP_NONE;
+	d->action = t[NP_H_DEFAULT];
+}
+
 static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q,
 			       struct decision *d)
 {
@@ -648,12 +659,7 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
 		.sport = q->sport,
 	};
 
-	d->gen = word(t, mask, NP_H_GEN);
-	d->flags = flags;
-	d->rule = NP_NONE;
-	d->action = word(t, mask, NP_H_DEFAULT);
-	if (q->peek)
-		return;
+	header(t, d);
 	w.major = class_of(t, mask, dim, q, dst_major);
 	if (w.major == NP_NONE)
 		return;
@@ -670,9 +676,10 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
 	d->action = word(t, mask, word(t, mask, NP_H_RULES) + w.best);
 }
 
-#define CASE(n)									\
+#define CASE(n, look)								\
 	case n: {								\
 		void *inner = bpf_map_lookup_elem(&tier##n, &zero);		\
+		const __u32 mask = np_tier_bytes(n) / sizeof(__u32) - 1;	\
 		const __u32 *t;							\
 										\
 		if (!inner)							\
@@ -680,8 +687,23 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
 		t = bpf_map_lookup_elem(inner, &zero);				\
 		if (!t)								\
 			break;							\
-		consult(t, np_tier_bytes(n) / 4 - 1, q, d);			\
+		look;								\
 		return 0;							\
+	}
+/* tier is a constant to the verifier, which drops all cases but one. */
+#define LOOK(look)								\
+	switch (tier) {								\
+	CASE(0, look)								\
+	CASE(1, look)								\
+	CASE(2, look)								\
+	CASE(3, look)								\
+	CASE(4, look)								\
+	CASE(5, look)								\
+	CASE(6, look)								\
+	CASE(7, look)								\
+	CASE(8, look)								\
+	CASE(9, look)								\
+	CASE(10, look)								\
 	}
 
 /*
@@ -692,20 +714,16 @@ __noinline int ask(const struct tuple *q, struct decision *d)
 {
 	if (!q || !d)
 		return -1;
-	/* A constant to the verifier. */
-	switch (tier) {
-	CASE(0)
-	CASE(1)
-	CASE(2)
-	CASE(3)
-	CASE(4)
-	CASE(5)
-	CASE(6)
-	CASE(7)
-	CASE(8)
-	CASE(9)
-	CASE(10)
-	}
+	LOOK(consult(t, mask, q, d))
+	return -1;
+}
+
+/* Only what the header says: the generation, the flags, the default. */
+__noinline int peek(struct decision *d)
+{
+	if (!d)
+		return -1;
+	LOOK((void)mask; header(t, d))
 	return -1;
 }
 _Static_assert(NP_TIERS == 11, "one TIER() and one CASE() each");
@@ -816,7 +834,6 @@ static __always_inline void tuple_of(const struct packet *p, struct tuple *q)
 	q->proto = p->proto;
 	q->family = p->family;
 	q->dir = p->dir;
-	q->peek = 0;
 }
 
 /* The tuple of the direction opposite to the packet's. */
@@ -829,7 +846,6 @@ static __always_inline void tuple_back(const struct packet *p, __u16 sel, struct
 	q->proto = p->proto;
 	q->family = p->family;
 	q->dir = !p->dir;
-	q->peek = 0;
 }
 
 static __always_inline __u32 timeout(const struct np_flow *f, __u8 proto)
@@ -928,8 +944,8 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, __u32 gen,
 	if (p->family == 4) {
 		struct iphdr ip;
 
-		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
-		    ip.frag_off & bpf_htons(IP_OFFSET))
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 4 ||
+		    ip.ihl < 5 || ip.frag_off & bpf_htons(IP_OFFSET))
 			return 0;
 		in.src[0] = ip.saddr;
 		in.dst[0] = ip.daddr;
@@ -1062,7 +1078,7 @@ static __always_inline bool adopt(const struct packet *p, struct tuple *q, struc
 static __noinline int policy(struct __sk_buff *skb, __u32 dir)
 {
 	struct packet p = { .dir = dir };
-	struct tuple q = { .peek = 1 };
+	struct tuple q = {};
 	__u32 now, stat = NP_S_ALLOW;
 	struct np_flow fresh = {};
 	struct decision d = {};
@@ -1070,7 +1086,7 @@ static __noinline int policy(struct __sk_buff *skb, __u32 dir)
 
 	if (parse(skb, &p))
 		return deny(&p, NP_S_DENY_MALFORMED);
-	if (ask(&q, &d))
+	if (peek(&d))
 		return deny(&p, NP_S_DENY_NO_POLICY);
 	if (!p.family)
 		return no_ip(skb, &p, &d);
