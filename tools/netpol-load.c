@@ -601,7 +601,12 @@ int np_load(const char *dir, const char *ifname, const struct np_want *want, boo
 		return say_error(want, &perr);
 	if (err)
 		goto failed;
-	if (dir) {
+	if (want->live) {
+		/* Ours from now on. */
+		live = *want->live;
+		memset(want->live, 0, sizeof(*want->live));
+		had = true;
+	} else if (dir) {
 		err = np_live_read(dir, false, &live, &why);
 		had = !err;
 		if (err && err != -EUCLEAN && err != -ENOENT)
@@ -621,7 +626,7 @@ int np_load(const char *dir, const char *ifname, const struct np_want *want, boo
 		loaded->kept = policy->nrules;
 		goto out;
 	}
-	if (had) {
+	if (had && !live.policy) {
 		err = live_parse(&live, &why);
 		if (err && err != -EUCLEAN)
 			goto failed;

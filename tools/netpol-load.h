@@ -53,6 +53,7 @@ struct np_want {
 	int stateless;
 	__u32 adopt;			/* seconds, 0: off */
 	__u32 flows;			/* entries of the flow table of a new instance, 0: usual */
+	struct np_live *live;		/* what is in force, read under the lock and parsed; or NULL */
 };
 
 struct np_loaded {

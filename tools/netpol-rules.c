@@ -1718,13 +1718,11 @@ static int parse_for_edit(const char *text, size_t len, struct np_policy **polic
 	return rc;
 }
 
-/* Put `insert` in the place of [from, to) and parse what comes of it. */
+/* Put `insert` in the place of [from, to). */
 static int splice(const char *text, size_t len, const char *from, const char *to,
-		  const struct vec *insert, char **out, size_t *out_len, struct np_error *err)
+		  const struct vec *insert, char **out, size_t *out_len)
 {
 	size_t before = from - text, after = text + len - to;
-	struct np_policy *policy;
-	int rc;
 
 	*out_len = before + insert->n + after;
 	*out = malloc(*out_len + 1);
@@ -1735,7 +1733,16 @@ static int splice(const char *text, size_t len, const char *from, const char *to
 		memcpy(*out + before, insert->data, insert->n);
 	memcpy(*out + before + insert->n, to, after);
 	(*out)[*out_len] = 0;
-	rc = parse_for_edit(*out, *out_len, &policy, err);
+	return 0;
+}
+
+/* Whether what an edit has made is a policy; if not, it goes. */
+static int spliced(int rc, char **out, size_t out_len, struct np_error *err)
+{
+	struct np_policy *policy = NULL;
+
+	if (!rc)
+		rc = parse_for_edit(*out, out_len, &policy, err);
 	np_policy_free(policy);
 	if (rc) {
 		free(*out);
@@ -1778,12 +1785,11 @@ static int lines_for(const char *text, size_t len, const char *at, const char *i
 	return 0;
 }
 
-int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
-		const char *rule, size_t rule_len, char **out, size_t *out_len,
-		struct np_error *err)
+int np_policy_add(struct np_policy *policy, const char *text, size_t len, enum np_where where,
+		  __u32 number, const char *rule, size_t rule_len, char **out, size_t *out_len,
+		  struct np_error *err)
 {
 	const char *end = text + len, *at = end, *indent = end;
-	struct np_policy *policy;
 	struct np_rule parsed;
 	struct vec lines = {};
 	__u32 line = 0;
@@ -1792,16 +1798,11 @@ int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
 	*out = NULL;
 	while (rule_len && isspace((unsigned char)rule[rule_len - 1]))
 		rule_len--;
-	rc = parse_for_edit(text, len, &policy, err);
-	if (rc)
-		return rc;
 	if (where != NP_AT_END) {
 		const struct np_rule *near;
 
-		if (!number || number > policy->nrules) {
-			rc = no_such_rule(err, policy, number);
-			goto out;
-		}
+		if (!number || number > policy->nrules)
+			return no_such_rule(err, policy, number);
 		near = &policy->rules[number - 1];
 		indent = line_start(text, len, text + near->src.off);
 		at = indent;
@@ -1811,17 +1812,32 @@ int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
 	}
 	rc = rule_parse(policy, line, rule, rule_len, &parsed, err);
 	if (rc)
-		goto out;
+		return rc;
 	while (rule_len && isspace((unsigned char)*rule)) {
 		rule++;
 		rule_len--;
 	}
 	rc = lines_for(text, len, at, indent, rule, rule_len, &lines);
-	rc = rc ?: splice(text, len, at, at, &lines, out, out_len, err);
+	rc = rc ?: splice(text, len, at, at, &lines, out, out_len);
 	free(lines.data);
-out:
-	np_policy_free(policy);
 	return rc;
+}
+
+int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
+		const char *rule, size_t rule_len, char **out, size_t *out_len,
+		struct np_error *err)
+{
+	struct np_policy *policy;
+	int rc;
+
+	*out = NULL;
+	*out_len = 0;
+	rc = parse_for_edit(text, len, &policy, err);
+	if (rc)
+		return rc;
+	rc = np_policy_add(policy, text, len, where, number, rule, rule_len, out, out_len, err);
+	np_policy_free(policy);
+	return spliced(rc, out, *out_len, err);
 }
 
 static int find_rule(struct np_policy *policy, const char *which, size_t len, __u32 *found,
@@ -1867,28 +1883,38 @@ static int find_rule(struct np_policy *policy, const char *which, size_t len, __
 	return 0;
 }
 
-int np_text_del(const char *text, size_t len, const char *which, size_t which_len,
-		char **out, size_t *out_len, struct np_error *err)
+int np_policy_del(struct np_policy *policy, const char *text, size_t len, const char *which,
+		  size_t which_len, char **out, size_t *out_len, struct np_error *err)
 {
+	const char *first, *last;
 	const struct vec none = {};
-	struct np_policy *policy;
 	__u32 i;
 	int rc;
 
 	*out = NULL;
+	rc = find_rule(policy, which, which_len, &i, err);
+	if (rc)
+		return rc;
+	first = text + policy->rules[i].src.off;
+	last = first + policy->rules[i].src.len;
+	return splice(text, len, line_start(text, len, first), line_after(last, text + len), &none,
+		      out, out_len);
+}
+
+int np_text_del(const char *text, size_t len, const char *which, size_t which_len,
+		char **out, size_t *out_len, struct np_error *err)
+{
+	struct np_policy *policy;
+	int rc;
+
+	*out = NULL;
+	*out_len = 0;
 	rc = parse_for_edit(text, len, &policy, err);
 	if (rc)
 		return rc;
-	rc = find_rule(policy, which, which_len, &i, err);
-	if (!rc) {
-		const char *first = text + policy->rules[i].src.off;
-		const char *last = first + policy->rules[i].src.len;
-
-		rc = splice(text, len, line_start(text, len, first), line_after(last, text + len),
-			    &none, out, out_len, err);
-	}
+	rc = np_policy_del(policy, text, len, which, which_len, out, out_len, err);
 	np_policy_free(policy);
-	return rc;
+	return spliced(rc, out, *out_len, err);
 }
 
 /* Views. */

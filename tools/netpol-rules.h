@@ -130,6 +130,16 @@ int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
 int np_text_del(const char *text, size_t len, const char *which, size_t which_len,
 		char **out, size_t *out_len, struct np_error *err);
 
+/*
+ * The same with the policy that np_policy_parse() has made of the text; what comes of it
+ * is not parsed, and can still have too many rules.
+ */
+int np_policy_add(struct np_policy *policy, const char *text, size_t len, enum np_where where,
+		  __u32 number, const char *rule, size_t rule_len, char **out, size_t *out_len,
+		  struct np_error *err);
+int np_policy_del(struct np_policy *policy, const char *text, size_t len, const char *which,
+		  size_t which_len, char **out, size_t *out_len, struct np_error *err);
+
 /* "NUMBER  CANONICAL TEXT" a line, then the default if the policy has one. */
 int np_policy_print_rules(FILE *f, const struct np_policy *policy);
 /*

@@ -815,10 +815,11 @@ static int rule_edit(bool add, struct np_live *live, const char *arg, char **out
 		if (!err && rule_there(live->policy, &rule))
 			return DONE;
 		if (!err)
-			err = np_text_add(live->text, live->head.len, where, number, arg,
-					  strlen(arg), out, len, &perr);
+			err = np_policy_add(live->policy, live->text, live->head.len, where, number,
+					    arg, strlen(arg), out, len, &perr);
 	} else {
-		err = np_text_del(live->text, live->head.len, arg, strlen(arg), out, len, &perr);
+		err = np_policy_del(live->policy, live->text, live->head.len, arg, strlen(arg), out,
+				    len, &perr);
 		if (err == -ENOENT && env.ignore_missing)
 			return DONE;
 	}
@@ -854,6 +855,7 @@ static int rule_change(bool add, int argc, char **argv)
 	if (!rc && out) {
 		want.file = "(the rules in force)";
 		want.text = out;
+		want.live = &live;
 		rc = load_text(&s.dev, &s.inst, &want);
 	}
 	np_live_free(&live);
