@@ -16,7 +16,7 @@
  *     a connection (SYN) or asks (ICMP echo request, in the other direction) is
  *     judged anew. An entry carries the generation of the policy that decided
  *     it: after a load the first packet has the opening direction judged again.
- *     ICMP errors that quote a live flow pass with it.
+ *     ICMP errors pass if they quote a live flow that the policy in force has judged.
  *  4. rules. The table of netpol.h: address -> class on both sides by binary
  *     search, then for each pair of ancestors the cell of (direction, protocol,
  *     port). The lowest rule index wins; else the default.
