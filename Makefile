@@ -97,7 +97,7 @@ $Q$(BPFTOOL) gen object $@ $@.tmp && rm $@.tmp
 endef
 define skeleton
 $(call msg,SKEL,$@)
-$Q$(BPFTOOL) gen skeleton $< name $(subst -,_,$*) >$@
+$Q$(BPFTOOL) gen skeleton $< name $(subst -,_,$(*F)) >$@
 endef
 $B/obj/%.bpf.o: progs/%.bpf.c vmlinux/vmlinux.h | $(LIBBPF) $(BPFTOOL)
 	$(bpfobj)
@@ -128,7 +128,7 @@ $B/fuzzobj/%.o: tools/%.c | $(HEADERS) $(SKELS)
 	$(call object,$(CLANG),$(SANFLAGS) -fsanitize=fuzzer-no-link)
 $B/fuzzobj/fuzz/%.o: tests/fuzz/%.c | $(HEADERS)
 	$(call object,$(CLANG),$(SANFLAGS) -fsanitize=fuzzer-no-link)
-$(foreach t,$(patsubst tests/%.bpf.c,%,$(wildcard tests/*.bpf.c)),\
+$(foreach t,$(patsubst tests/%.bpf.c,%,$(wildcard tests/*.bpf.c tests/bench/*.bpf.c)),\
 	$(eval $B/tests/$t.o: | $B/tests/$t.skel.h))
 
 .SECONDEXPANSION:
@@ -180,6 +180,10 @@ kernel-export:				## write kernel/F from the commits in build/linux; FEATURE=F f
 vmlinux: $(BPFTOOL)			## regenerate vmlinux/vmlinux.h from our kernel
 	$Qkernel/build types
 
+BENCHBINS := $(patsubst tests/%.c,$B/tests/%,$(filter-out %.bpf.c,$(wildcard tests/bench/*.c)))
+bench-%: all $(BENCHBINS) $(if $(filter 1,$(VM)),kernel)	## measure feature F, as root; VM=1: in the VM, in instructions
+	$Qtests/bench/$*
+
 veristat: testbins kernel		## record the verifier's cost in tests/veristat.csv
 	$Qtests/vm veristat -q -o csv -e file,prog,verdict,insns $B/obj/*.bpf.o >$B/veristat.csv
 	$Qmv $B/veristat.csv tests/veristat.csv
@@ -222,9 +226,9 @@ install: all man			## install tools and man pages below DESTDIR and PREFIX
 clean:					## drop build output; the cache of kernels stays
 	rm -rf $B skel/*.skel.h
 help:					## this text
-	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);sub(/.\(SUITES\)/,"test-F",$$1);sub(/.\(FEATURES\)/,"F",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
+	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);sub(/.\(SUITES\)/,"test-F",$$1);sub(/.\(FEATURES\)/,"F",$$1);sub(/%/,"F",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
 
--include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests san san/unit fuzzobj fuzzobj/fuzz)))
+-include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests tests/bench san san/unit fuzzobj fuzzobj/fuzz)))
 .PHONY: all clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
 	kernel-tree lint man test test-debug test-kernel test-unit testbins unit veristat \
 	vm-shell vmlinux FORCE $(FEATURES)

@@ -42,7 +42,8 @@ struct {
 
 static __always_inline bool fill(void *data, void *end)
 {
-	struct iphdr *ip = data + ETH_HLEN;
+	struct ethhdr *eth = data;
+	struct iphdr *ip = (void *)(eth + 1);
 	struct udphdr *udp = (void *)(ip + 1);
 	__u64 n = sent++;
 	struct bench_flow *f = &flows[n & flow_mask & (BENCH_FLOWS - 1)];
@@ -50,7 +51,8 @@ static __always_inline bool fill(void *data, void *end)
 
 	if ((void *)(udp + 1) > end)
 		return false;
-	/* Pages come back as the stack has left them: forwarded, with a hop less to live. */
+	/* Pages come back as the stack has left them: for the next hop, with a hop less to live. */
+	__builtin_memcpy(eth->h_dest, BENCH_MAC, sizeof(eth->h_dest));
 	ip->ttl = 64;
 	ip->check = f->check;
 	ip->saddr = backwards ? f->daddr : f->saddr;
@@ -94,14 +96,14 @@ int range(struct __sk_buff *skb)
 	struct udphdr *udp;
 	struct bench_range *r;
 	__u32 key = 0, at = unknown_zero, addr, ports, proto;
+	void *end = (void *)(long)skb->data_end;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) || (void *)(ip + 1) > (void *)(long)skb->data_end ||
-	    ip->ihl < 5)
+	if (skb->protocol != bpf_htons(ETH_P_IP) || (void *)(ip + 1) > end || ip->ihl < 5)
 		return ACT_DROP;
 	proto = ip->protocol;
 	udp = (void *)ip + ip->ihl * 4;
 	if ((proto != IPPROTO_UDP && proto != IPPROTO_TCP) ||
-	    (void *)(udp + 1) > (void *)(long)skb->data_end)
+	    (void *)(udp + 1) > end)
 		return ACT_DROP;
 	addr = bpf_ntohl(ip->saddr);
 	ports = udp->dest;

@@ -39,6 +39,7 @@
 #include "bench/packets.skel.h"
 
 #define BATCH	64
+#define IP_WORDS	(sizeof(struct iphdr) / sizeof(__u16))
 
 static struct packets *skel;
 static int ifindex, prog_fd;
@@ -78,7 +79,7 @@ static void make_frame(void)
 	struct iphdr *ip = (void *)(eth + 1);
 	struct udphdr *udp = (void *)(ip + 1);
 
-	memcpy(eth->h_dest, "\x02\0\0\0\0\x01", ETH_ALEN);
+	memcpy(eth->h_dest, BENCH_MAC, ETH_ALEN);
 	memcpy(eth->h_source, "\x02\0\0\0\0\x02", ETH_ALEN);
 	eth->h_proto = htons(ETH_P_IP);
 	ip->version = 4;
@@ -91,14 +92,16 @@ static void make_frame(void)
 
 static __u16 ip_check(const struct bench_flow *f)
 {
-	struct iphdr ip = *(struct iphdr *)(frame + sizeof(struct ethhdr));
-	const __u16 *p = (void *)&ip;
+	__u16 words[IP_WORDS];
+	struct iphdr ip;
 	__u32 sum = 0;
 
+	memcpy(&ip, frame + sizeof(struct ethhdr), sizeof(ip));
 	ip.saddr = f->saddr;
 	ip.daddr = f->daddr;
-	for (size_t i = 0; i < sizeof(ip) / 2; i++)
-		sum += p[i];
+	memcpy(words, &ip, sizeof(words));
+	for (size_t i = 0; i < IP_WORDS; i++)
+		sum += words[i];
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum += sum >> 16;
 	return ~sum;
@@ -275,7 +278,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (optind != argc - 1 || !flows) {
-		fputs("packets: one device and -f FILE are needed; the source has the usage\n", stderr);
+		fputs("packets: a device and -f FILE are needed; see the source\n", stderr);
 		return 2;
 	}
 	ifindex = if_nametoindex(argv[optind]);

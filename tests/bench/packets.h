@@ -2,6 +2,7 @@
 #ifndef PACKETS_H
 #define PACKETS_H
 
+#define BENCH_MAC	"\x02\0\0\0\0\x01"	/* of the device where packets enter */
 #define BENCH_FLOWS	65536
 #define BENCH_SPORT	1024
 #define BENCH_SPORTS	64000
