@@ -47,7 +47,7 @@ static __always_inline bool fill(void *data, void *end)
 	struct udphdr *udp = (void *)(ip + 1);
 	__u64 n = sent++;
 	struct bench_flow *f = &flows[n & flow_mask & (BENCH_FLOWS - 1)];
-	__u16 port = bpf_htons(BENCH_SPORT + (fresh ? n / (flow_mask + 1) % BENCH_SPORTS : 0));
+	__u16 port = bpf_htons(BENCH_SPORT + (fresh ? n % BENCH_SPORTS : 0));
 
 	if ((void *)(udp + 1) > end)
 		return false;
