@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 4b1138cc3daa, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id 187a4e2b209b, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -123,94 +123,12 @@ enum {
 };
 
 enum {
-	ASCII_NULL = 0,
-	ASCII_BELL = 7,
-	ASCII_BACKSPACE = 8,
-	ASCII_IGNORE_FIRST = 8,
-	ASCII_HTAB = 9,
-	ASCII_LINEFEED = 10,
-	ASCII_VTAB = 11,
-	ASCII_FORMFEED = 12,
-	ASCII_CAR_RET = 13,
-	ASCII_IGNORE_LAST = 13,
-	ASCII_SHIFTOUT = 14,
-	ASCII_SHIFTIN = 15,
-	ASCII_CANCEL = 24,
-	ASCII_SUBSTITUTE = 26,
-	ASCII_ESCAPE = 27,
-	ASCII_CSI_IGNORE_FIRST = 32,
-	ASCII_CSI_IGNORE_LAST = 63,
-	ASCII_DEL = 127,
-	ASCII_EXT_CSI = 155,
-};
-
-enum {
 	AT_PKT_END = -1,
 	BEYOND_PKT_END = -2,
 };
 
 enum {
 	BIAS = 2147483648,
-};
-
-enum {
-	BIOSET_NEED_BVECS = 1,
-	BIOSET_NEED_RESCUER = 2,
-	BIOSET_PERCPU_CACHE = 4,
-};
-
-enum {
-	BIO_PAGE_PINNED = 0,
-	BIO_CLONED = 1,
-	BIO_QUIET = 2,
-	BIO_CHAIN = 3,
-	BIO_REFFED = 4,
-	BIO_BPS_THROTTLED = 5,
-	BIO_TRACE_COMPLETION = 6,
-	BIO_CGROUP_ACCT = 7,
-	BIO_QOS_THROTTLED = 8,
-	BIO_TG_BPS_THROTTLED = 8,
-	BIO_QOS_MERGED = 9,
-	BIO_REMAPPED = 10,
-	BIO_ZONE_WRITE_PLUGGING = 11,
-	BIO_EMULATES_ZONE_APPEND = 12,
-	BIO_COMPLETE_IN_TASK = 13,
-	BIO_FLAG_LAST = 14,
-};
-
-enum {
-	BLK_MQ_F_TAG_QUEUE_SHARED = 2,
-	BLK_MQ_F_STACKING = 4,
-	BLK_MQ_F_TAG_HCTX_SHARED = 8,
-	BLK_MQ_F_BLOCKING = 16,
-	BLK_MQ_F_TAG_RR = 32,
-	BLK_MQ_F_NO_SCHED_BY_DEFAULT = 64,
-	BLK_MQ_F_MAX = 128,
-};
-
-enum {
-	BLK_MQ_NO_TAG = 4294967295,
-	BLK_MQ_TAG_MIN = 1,
-	BLK_MQ_TAG_MAX = 4294967294,
-};
-
-enum {
-	BLK_MQ_REQ_NOWAIT = 1,
-	BLK_MQ_REQ_RESERVED = 2,
-	BLK_MQ_REQ_PM = 4,
-};
-
-enum {
-	BLK_MQ_S_STOPPED = 0,
-	BLK_MQ_S_TAG_ACTIVE = 1,
-	BLK_MQ_S_SCHED_RESTART = 2,
-	BLK_MQ_S_INACTIVE = 3,
-	BLK_MQ_S_MAX = 4,
-};
-
-enum {
-	BLK_MQ_UNIQUE_TAG_BITS = 16,
-	BLK_MQ_UNIQUE_TAG_MASK = 65535,
 };
 
 enum {
@@ -630,17 +548,6 @@ enum {
 };
 
 enum {
-	COREDUMP_ACK_SIZE_VER0 = 16,
-};
-
-enum {
-	COREDUMP_KERNEL = 1,
-	COREDUMP_USERSPACE = 2,
-	COREDUMP_REJECT = 4,
-	COREDUMP_WAIT = 8,
-};
-
-enum {
 	CRNG_EMPTY = 0,
 	CRNG_EARLY = 1,
 	CRNG_READY = 2,
@@ -663,66 +570,6 @@ enum {
 	CSD_TYPE_IRQ_WORK = 32,
 	CSD_TYPE_TTWU = 48,
 	CSD_FLAG_TYPE_MASK = 240,
-};
-
-enum {
-	CSI_DEC_hl_CURSOR_KEYS = 1,
-	CSI_DEC_hl_132_COLUMNS = 3,
-	CSI_DEC_hl_REVERSE_VIDEO = 5,
-	CSI_DEC_hl_ORIGIN_MODE = 6,
-	CSI_DEC_hl_AUTOWRAP = 7,
-	CSI_DEC_hl_AUTOREPEAT = 8,
-	CSI_DEC_hl_MOUSE_X10 = 9,
-	CSI_DEC_hl_SHOW_CURSOR = 25,
-	CSI_DEC_hl_MOUSE_VT200 = 1000,
-	CSI_DEC_hl_ALT_SCREEN = 1049,
-	CSI_DEC_hl_BRACKETED_PASTE = 2004,
-};
-
-enum {
-	CSI_K_CURSOR_TO_LINEEND = 0,
-	CSI_K_LINESTART_TO_CURSOR = 1,
-	CSI_K_LINE = 2,
-};
-
-enum {
-	CSI_hl_DISPLAY_CTRL = 3,
-	CSI_hl_INSERT = 4,
-	CSI_hl_AUTO_NL = 20,
-};
-
-enum {
-	CSI_m_DEFAULT = 0,
-	CSI_m_BOLD = 1,
-	CSI_m_HALF_BRIGHT = 2,
-	CSI_m_ITALIC = 3,
-	CSI_m_UNDERLINE = 4,
-	CSI_m_BLINK = 5,
-	CSI_m_REVERSE = 7,
-	CSI_m_PRI_FONT = 10,
-	CSI_m_ALT_FONT1 = 11,
-	CSI_m_ALT_FONT2 = 12,
-	CSI_m_DOUBLE_UNDERLINE = 21,
-	CSI_m_NORMAL_INTENSITY = 22,
-	CSI_m_NO_ITALIC = 23,
-	CSI_m_NO_UNDERLINE = 24,
-	CSI_m_NO_BLINK = 25,
-	CSI_m_NO_REVERSE = 27,
-	CSI_m_FG_COLOR_BEG = 30,
-	CSI_m_FG_COLOR_END = 37,
-	CSI_m_FG_COLOR = 38,
-	CSI_m_DEFAULT_FG_COLOR = 39,
-	CSI_m_BG_COLOR_BEG = 40,
-	CSI_m_BG_COLOR_END = 47,
-	CSI_m_BG_COLOR = 48,
-	CSI_m_DEFAULT_BG_COLOR = 49,
-	CSI_m_UNDERLINE_COLOR = 58,
-	CSI_m_BRIGHT_FG_COLOR_BEG = 90,
-	CSI_m_BRIGHT_FG_COLOR_END = 97,
-	CSI_m_BRIGHT_FG_COLOR_OFF = 60,
-	CSI_m_BRIGHT_BG_COLOR_BEG = 100,
-	CSI_m_BRIGHT_BG_COLOR_END = 107,
-	CSI_m_BRIGHT_BG_COLOR_OFF = 60,
 };
 
 enum {
@@ -862,11 +709,6 @@ enum {
 };
 
 enum {
-	DIO_SHOULD_DIRTY = 1,
-	DIO_IS_SYNC = 2,
-};
-
-enum {
 	DIR_OFFSET_FIRST = 2,
 	DIR_OFFSET_EOD = 2147483647,
 };
@@ -884,17 +726,6 @@ enum {
 };
 
 enum {
-	DISK_EVENT_FLAG_POLL = 1,
-	DISK_EVENT_FLAG_UEVENT = 2,
-	DISK_EVENT_FLAG_BLOCK_ON_EXCL_WRITE = 4,
-};
-
-enum {
-	DISK_EVENT_MEDIA_CHANGE = 1,
-	DISK_EVENT_EJECT_REQUEST = 2,
-};
-
-enum {
 	DONE_EXPLORING = 0,
 	KEEP_EXPLORING = 1,
 };
@@ -903,20 +734,6 @@ enum {
 	DUMP_PREFIX_NONE = 0,
 	DUMP_PREFIX_ADDRESS = 1,
 	DUMP_PREFIX_OFFSET = 2,
-};
-
-enum {
-	EMULATE = 0,
-	XONLY = 1,
-	NONE = 2,
-};
-
-enum {
-	EPecma = 0,
-	EPdec = 1,
-	EPeq = 2,
-	EPgt = 3,
-	EPlt = 4,
 };
 
 enum {
@@ -1734,12 +1551,6 @@ enum {
 };
 
 enum {
-	GENHD_FL_REMOVABLE = 1,
-	GENHD_FL_HIDDEN = 2,
-	GENHD_FL_NO_PART = 4,
-};
-
-enum {
 	GP_IDLE = 0,
 	GP_ENTER = 1,
 	GP_PASSED = 2,
@@ -2453,22 +2264,6 @@ enum {
 };
 
 enum {
-	IOBL_BUF_RING = 1,
-	IOBL_INC = 2,
-};
-
-enum {
-	IOCB_CMD_PREAD = 0,
-	IOCB_CMD_PWRITE = 1,
-	IOCB_CMD_FSYNC = 2,
-	IOCB_CMD_FDSYNC = 3,
-	IOCB_CMD_POLL = 5,
-	IOCB_CMD_NOOP = 6,
-	IOCB_CMD_PREADV = 7,
-	IOCB_CMD_PWRITEV = 8,
-};
-
-enum {
 	IOPRIO_CLASS_NONE = 0,
 	IOPRIO_CLASS_RT = 1,
 	IOPRIO_CLASS_BE = 2,
@@ -2488,12 +2283,6 @@ enum {
 };
 
 enum {
-	IOPRIO_WHO_PROCESS = 1,
-	IOPRIO_WHO_PGRP = 2,
-	IOPRIO_WHO_USER = 3,
-};
-
-enum {
 	IORES_DESC_NONE = 0,
 	IORES_DESC_CRASH_KERNEL = 1,
 	IORES_DESC_ACPI_TABLES = 2,
@@ -2509,157 +2298,6 @@ enum {
 enum {
 	IORES_MAP_SYSTEM_RAM = 1,
 	IORES_MAP_ENCRYPTED = 2,
-};
-
-enum {
-	IORING_MEM_REGION_REG_WAIT_ARG = 1,
-};
-
-enum {
-	IORING_MEM_REGION_TYPE_USER = 1,
-};
-
-enum {
-	IORING_REGISTER_SRC_REGISTERED = 1,
-	IORING_REGISTER_DST_REPLACE = 2,
-};
-
-enum {
-	IORING_REG_WAIT_TS = 1,
-};
-
-enum {
-	IORING_RSRC_FILE = 0,
-	IORING_RSRC_BUFFER = 1,
-};
-
-enum {
-	IOU_COMPLETE = 0,
-	IOU_ISSUE_SKIP_COMPLETE = -529,
-	IOU_RETRY = -11,
-	IOU_REQUEUE = -3072,
-};
-
-enum {
-	IOU_F_TWQ_LAZY_WAKE = 1,
-	IOU_F_TWQ_IN_WAKE = 2,
-};
-
-enum {
-	IOU_LOOP_CONTINUE = 0,
-	IOU_LOOP_STOP = 1,
-};
-
-enum {
-	IOU_POLL_DONE = 0,
-	IOU_POLL_NO_ACTION = 1,
-	IOU_POLL_REMOVE_POLL_USE_RES = 2,
-	IOU_POLL_REISSUE = 3,
-	IOU_POLL_REQUEUE = 4,
-};
-
-enum {
-	IOU_REGION_MEM = 0,
-	IOU_REGION_CQ = 1,
-	IOU_REGION_SQ = 2,
-};
-
-enum {
-	IO_ACCT_STALLED_BIT = 0,
-};
-
-enum {
-	IO_APOLL_OK = 0,
-	IO_APOLL_ABORTED = 1,
-	IO_APOLL_READY = 2,
-};
-
-enum {
-	IO_BUF_DEST = 1,
-	IO_BUF_SOURCE = 2,
-};
-
-enum {
-	IO_CHECK_CQ_OVERFLOW_BIT = 0,
-	IO_CHECK_CQ_DROPPED_BIT = 1,
-};
-
-enum {
-	IO_EVENTFD_OP_SIGNAL_BIT = 0,
-};
-
-enum {
-	IO_REGBUF_F_KBUF = 1,
-};
-
-enum {
-	IO_REGION_F_VMAP = 1,
-	IO_REGION_F_USER_PROVIDED = 2,
-	IO_REGION_F_SINGLE_REF = 4,
-};
-
-enum {
-	IO_RING_F_DRAIN_NEXT = 1,
-	IO_RING_F_OP_RESTRICTED = 2,
-	IO_RING_F_REG_RESTRICTED = 4,
-	IO_RING_F_OFF_TIMEOUT_USED = 8,
-	IO_RING_F_DRAIN_ACTIVE = 16,
-	IO_RING_F_HAS_EVFD = 32,
-	IO_RING_F_TASK_COMPLETE = 64,
-	IO_RING_F_LOCKLESS_CQ = 128,
-	IO_RING_F_SYSCALL_IOPOLL = 256,
-	IO_RING_F_POLL_ACTIVATED = 512,
-	IO_RING_F_DRAIN_DISABLED = 1024,
-	IO_RING_F_COMPAT = 2048,
-	IO_RING_F_IOWQ_LIMITS_SET = 4096,
-	IO_RING_F_RESTRICT_INHERITED = 8192,
-};
-
-enum {
-	IO_SQ_THREAD_SHOULD_STOP = 0,
-	IO_SQ_THREAD_SHOULD_PARK = 1,
-};
-
-enum {
-	IO_URING_BPF_CMD_FILTER = 1,
-};
-
-enum {
-	IO_URING_BPF_FILTER_DENY_REST = 1,
-	IO_URING_BPF_FILTER_SZ_STRICT = 2,
-};
-
-enum {
-	IO_URING_QUERY_OPCODES = 0,
-	IO_URING_QUERY_ZCRX = 1,
-	IO_URING_QUERY_SCQ = 2,
-	IO_URING_QUERY_ZCRX_EVENT = 3,
-	__IO_URING_QUERY_MAX = 4,
-};
-
-enum {
-	IO_WORKER_F_UP = 0,
-	IO_WORKER_F_RUNNING = 1,
-	IO_WORKER_F_FREE = 2,
-};
-
-enum {
-	IO_WQ_ACCT_BOUND = 0,
-	IO_WQ_ACCT_UNBOUND = 1,
-	IO_WQ_ACCT_NR = 2,
-};
-
-enum {
-	IO_WQ_BIT_EXIT = 0,
-	IO_WQ_BIT_EXIT_ON_IDLE = 1,
-};
-
-enum {
-	IO_WQ_WORK_CANCEL = 1,
-	IO_WQ_WORK_HASHED = 2,
-	IO_WQ_WORK_UNBOUND = 4,
-	IO_WQ_WORK_CONCURRENT = 16,
-	IO_WQ_HASH_SHIFT = 24,
 };
 
 enum {
@@ -2946,11 +2584,6 @@ enum {
 	IRQ_HIDDEN = 1048576,
 	IRQ_NO_DEBUG = 2097152,
 	IRQ_RESERVED = 4194304,
-};
-
-enum {
-	KBUF_MODE_EXPAND = 1,
-	KBUF_MODE_FREE = 2,
 };
 
 enum {
@@ -3503,12 +3136,6 @@ enum {
 };
 
 enum {
-	NETDEV_A_IO_URING_PROVIDER_INFO_RX_BUF_LEN = 1,
-	__NETDEV_A_IO_URING_PROVIDER_INFO_MAX = 2,
-	NETDEV_A_IO_URING_PROVIDER_INFO_MAX = 1,
-};
-
-enum {
 	NETDEV_A_LEASE_IFINDEX = 1,
 	NETDEV_A_LEASE_QUEUE = 2,
 	NETDEV_A_LEASE_NETNS_ID = 3,
@@ -3912,71 +3539,6 @@ enum {
 };
 
 enum {
-	NVME_CC_ENABLE = 1,
-	NVME_CC_EN_SHIFT = 0,
-	NVME_CC_CSS_SHIFT = 4,
-	NVME_CC_CSS_MASK = 112,
-	NVME_CC_CSS_NVM = 0,
-	NVME_CC_CSS_CSI = 96,
-	NVME_CC_MPS_SHIFT = 7,
-	NVME_CC_MPS_MASK = 1920,
-	NVME_CC_AMS_SHIFT = 11,
-	NVME_CC_AMS_MASK = 14336,
-	NVME_CC_AMS_RR = 0,
-	NVME_CC_AMS_WRRU = 2048,
-	NVME_CC_AMS_VS = 14336,
-	NVME_CC_SHN_SHIFT = 14,
-	NVME_CC_SHN_MASK = 49152,
-	NVME_CC_SHN_NONE = 0,
-	NVME_CC_SHN_NORMAL = 16384,
-	NVME_CC_SHN_ABRUPT = 32768,
-	NVME_CC_IOSQES_SHIFT = 16,
-	NVME_CC_IOSQES_MASK = 983040,
-	NVME_CC_IOSQES = 393216,
-	NVME_CC_IOCQES_SHIFT = 20,
-	NVME_CC_IOCQES_MASK = 15728640,
-	NVME_CC_IOCQES = 4194304,
-	NVME_CC_CRIME = 16777216,
-};
-
-enum {
-	NVME_CSTS_RDY = 1,
-	NVME_CSTS_CFS = 2,
-	NVME_CSTS_NSSRO = 16,
-	NVME_CSTS_PP = 32,
-	NVME_CSTS_SHST_NORMAL = 0,
-	NVME_CSTS_SHST_OCCUR = 4,
-	NVME_CSTS_SHST_CMPLT = 8,
-	NVME_CSTS_SHST_MASK = 12,
-};
-
-enum {
-	NVME_REG_CAP = 0,
-	NVME_REG_VS = 8,
-	NVME_REG_INTMS = 12,
-	NVME_REG_INTMC = 16,
-	NVME_REG_CC = 20,
-	NVME_REG_CSTS = 28,
-	NVME_REG_NSSR = 32,
-	NVME_REG_AQA = 36,
-	NVME_REG_ASQ = 40,
-	NVME_REG_ACQ = 48,
-	NVME_REG_CMBLOC = 56,
-	NVME_REG_CMBSZ = 60,
-	NVME_REG_BPINFO = 64,
-	NVME_REG_BPRSEL = 68,
-	NVME_REG_BPMBL = 72,
-	NVME_REG_CMBMSC = 80,
-	NVME_REG_CRTO = 104,
-	NVME_REG_PMRCAP = 3584,
-	NVME_REG_PMRCTL = 3588,
-	NVME_REG_PMRSTS = 3592,
-	NVME_REG_PMREBS = 3596,
-	NVME_REG_PMRSWTP = 3600,
-	NVME_REG_DBS = 4096,
-};
-
-enum {
 	OPTIMIZER_ST_IDLE = 0,
 	OPTIMIZER_ST_KICKED = 1,
 	OPTIMIZER_ST_FLUSHING = 2,
@@ -4215,28 +3777,6 @@ enum {
 };
 
 enum {
-	QUEUE_FLAG_DYING = 0,
-	QUEUE_FLAG_NOMERGES = 1,
-	QUEUE_FLAG_SAME_COMP = 2,
-	QUEUE_FLAG_FAIL_IO = 3,
-	QUEUE_FLAG_NOXMERGES = 4,
-	QUEUE_FLAG_SAME_FORCE = 5,
-	QUEUE_FLAG_INIT_DONE = 6,
-	QUEUE_FLAG_STATS = 7,
-	QUEUE_FLAG_REGISTERED = 8,
-	QUEUE_FLAG_QUIESCED = 9,
-	QUEUE_FLAG_RQ_ALLOC_TIME = 10,
-	QUEUE_FLAG_HCTX_ACTIVE = 11,
-	QUEUE_FLAG_SQ_SCHED = 12,
-	QUEUE_FLAG_DISABLE_WBT_DEF = 13,
-	QUEUE_FLAG_NO_ELV_SWITCH = 14,
-	QUEUE_FLAG_QOS_ENABLED = 15,
-	QUEUE_FLAG_BIO_ISSUE_TIME = 16,
-	QUEUE_FLAG_ZONED_QD1_WRITES = 17,
-	QUEUE_FLAG_MAX = 18,
-};
-
-enum {
 	Q_REQUEUE_PI_NONE = 0,
 	Q_REQUEUE_PI_IGNORE = 1,
 	Q_REQUEUE_PI_IN_PROGRESS = 2,
@@ -4284,59 +3824,6 @@ enum {
 	REGION_INTERSECTS = 0,
 	REGION_DISJOINT = 1,
 	REGION_MIXED = 2,
-};
-
-enum {
-	REQ_FSEQ_PREFLUSH = 1,
-	REQ_FSEQ_DATA = 2,
-	REQ_FSEQ_POSTFLUSH = 4,
-	REQ_FSEQ_DONE = 8,
-	REQ_FSEQ_ACTIONS = 7,
-	FLUSH_PENDING_TIMEOUT = 1250,
-};
-
-enum {
-	REQ_F_FIXED_FILE = 1ULL,
-	REQ_F_IO_DRAIN = 2ULL,
-	REQ_F_LINK = 4ULL,
-	REQ_F_HARDLINK = 8ULL,
-	REQ_F_FORCE_ASYNC = 16ULL,
-	REQ_F_BUFFER_SELECT = 32ULL,
-	REQ_F_CQE_SKIP = 64ULL,
-	REQ_F_FAIL = 256ULL,
-	REQ_F_INFLIGHT = 512ULL,
-	REQ_F_CUR_POS = 1024ULL,
-	REQ_F_NOWAIT = 2048ULL,
-	REQ_F_LINK_TIMEOUT = 4096ULL,
-	REQ_F_NEED_CLEANUP = 8192ULL,
-	REQ_F_POLLED = 16384ULL,
-	REQ_F_IOPOLL_STATE = 32768ULL,
-	REQ_F_BUFFER_SELECTED = 65536ULL,
-	REQ_F_BUFFER_RING = 131072ULL,
-	REQ_F_REISSUE = 262144ULL,
-	REQ_F_SUPPORT_NOWAIT = 536870912ULL,
-	REQ_F_ISREG = 1073741824ULL,
-	REQ_F_CREDS = 524288ULL,
-	REQ_F_REFCOUNT = 1048576ULL,
-	REQ_F_ARM_LTIMEOUT = 2097152ULL,
-	REQ_F_ASYNC_DATA = 4194304ULL,
-	REQ_F_SKIP_LINK_CQES = 8388608ULL,
-	REQ_F_SINGLE_POLL = 16777216ULL,
-	REQ_F_DOUBLE_POLL = 33554432ULL,
-	REQ_F_MULTISHOT = 67108864ULL,
-	REQ_F_APOLL_MULTISHOT = 134217728ULL,
-	REQ_F_CLEAR_POLLIN = 268435456ULL,
-	REQ_F_POLL_NO_LAZY = 2147483648ULL,
-	REQ_F_CAN_POLL = 4294967296ULL,
-	REQ_F_BL_EMPTY = 8589934592ULL,
-	REQ_F_BL_NO_RECYCLE = 17179869184ULL,
-	REQ_F_BUFFERS_COMMIT = 34359738368ULL,
-	REQ_F_BUF_NODE = 68719476736ULL,
-	REQ_F_BUF_MORE = 137438953472ULL,
-	REQ_F_HAS_METADATA = 274877906944ULL,
-	REQ_F_IMPORT_BUFFER = 549755813888ULL,
-	REQ_F_SQE_COPIED = 1099511627776ULL,
-	REQ_F_IOPOLL = 2199023255552ULL,
 };
 
 enum {
@@ -4691,23 +4178,6 @@ enum {
 	SOF_TIMESTAMPING_TX_COMPLETION = 262144,
 	SOF_TIMESTAMPING_LAST = 262144,
 	SOF_TIMESTAMPING_MASK = 524287,
-};
-
-enum {
-	SWITCHTEC_GAS_MRPC_OFFSET = 0,
-	SWITCHTEC_GAS_TOP_CFG_OFFSET = 4096,
-	SWITCHTEC_GAS_SW_EVENT_OFFSET = 6144,
-	SWITCHTEC_GAS_SYS_INFO_OFFSET = 8192,
-	SWITCHTEC_GAS_FLASH_INFO_OFFSET = 8704,
-	SWITCHTEC_GAS_PART_CFG_OFFSET = 16384,
-	SWITCHTEC_GAS_NTB_OFFSET = 65536,
-	SWITCHTEC_GAS_PFF_CSR_OFFSET = 1261568,
-};
-
-enum {
-	SWITCHTEC_NTB_REG_INFO_OFFSET = 0,
-	SWITCHTEC_NTB_REG_CTRL_OFFSET = 16384,
-	SWITCHTEC_NTB_REG_DBMSG_OFFSET = 409600,
 };
 
 enum {
@@ -5866,12 +5336,6 @@ enum {
 };
 
 enum {
-	blank_off = 0,
-	blank_normal_wait = 1,
-	blank_vesa_wait = 2,
-};
-
-enum {
 	cpuset = 0,
 	possible = 1,
 	fail = 2,
@@ -5997,27 +5461,6 @@ typedef enum {
 	SS_CONNECTED = 3,
 	SS_DISCONNECTING = 4,
 } socket_state;
-
-enum CSI_J {
-	CSI_J_CURSOR_TO_END = 0,
-	CSI_J_START_TO_CURSOR = 1,
-	CSI_J_VISIBLE = 2,
-	CSI_J_FULL = 3,
-};
-
-enum CSI_right_square_bracket {
-	CSI_RSB_COLOR_FOR_UNDERLINE = 1,
-	CSI_RSB_COLOR_FOR_HALF_BRIGHT = 2,
-	CSI_RSB_MAKE_CUR_COLOR_DEFAULT = 8,
-	CSI_RSB_BLANKING_INTERVAL = 9,
-	CSI_RSB_BELL_FREQUENCY = 10,
-	CSI_RSB_BELL_DURATION = 11,
-	CSI_RSB_BRING_CONSOLE_TO_FRONT = 12,
-	CSI_RSB_UNBLANK = 13,
-	CSI_RSB_VESA_OFF_INTERVAL = 14,
-	CSI_RSB_BRING_PREV_CONSOLE_TO_FRONT = 15,
-	CSI_RSB_CURSOR_BLINK_INTERVAL = 16,
-};
 
 enum KTHREAD_BITS {
 	KTHREAD_IS_PER_CPU = 0,
@@ -6634,12 +6077,6 @@ enum bhi_mitigations {
 	BHI_MITIGATION_VMEXIT_ONLY = 3,
 };
 
-enum bio_merge_status {
-	BIO_MERGE_OK = 0,
-	BIO_MERGE_NONE = 1,
-	BIO_MERGE_FAILED = 2,
-};
-
 enum blake2s_iv {
 	BLAKE2S_IV0 = 1779033703,
 	BLAKE2S_IV1 = 3144134277,
@@ -6661,27 +6098,6 @@ enum blake2s_lengths {
 	BLAKE2S_256_HASH_SIZE = 32,
 };
 
-enum blk_crypto_key_type {
-	BLK_CRYPTO_KEY_TYPE_RAW = 1,
-	BLK_CRYPTO_KEY_TYPE_HW_WRAPPED = 2,
-};
-
-enum blk_crypto_mode_num {
-	BLK_ENCRYPTION_MODE_INVALID = 0,
-	BLK_ENCRYPTION_MODE_AES_256_XTS = 1,
-	BLK_ENCRYPTION_MODE_AES_128_CBC_ESSIV = 2,
-	BLK_ENCRYPTION_MODE_ADIANTUM = 3,
-	BLK_ENCRYPTION_MODE_SM4_XTS = 4,
-	BLK_ENCRYPTION_MODE_MAX = 5,
-};
-
-enum blk_default_limits {
-	BLK_MAX_SEGMENTS = 128,
-	BLK_SAFE_MAX_SECTORS = 255,
-	BLK_MAX_SEGMENT_SIZE = 65536,
-	BLK_SEG_BOUNDARY_MASK = 4294967295,
-};
-
 enum blk_eh_timer_return {
 	BLK_EH_DONE = 0,
 	BLK_EH_RESET_TIMER = 1,
@@ -6694,52 +6110,10 @@ enum blk_integrity_checksum {
 	BLK_INTEGRITY_CSUM_CRC64 = 3,
 } __attribute__((mode(byte)));
 
-enum blk_integrity_flags {
-	BLK_INTEGRITY_NOVERIFY = 1,
-	BLK_INTEGRITY_NOGENERATE = 2,
-	BLK_INTEGRITY_DEVICE_CAPABLE = 4,
-	BLK_INTEGRITY_REF_TAG = 8,
-	BLK_INTEGRITY_STACKED = 16,
-	BLK_SPLIT_INTERVAL_CAPABLE = 32,
-};
-
 enum blk_unique_id {
 	BLK_UID_T10 = 1,
 	BLK_UID_EUI64 = 2,
 	BLK_UID_NAA = 3,
-};
-
-enum blkg_rwstat_type {
-	BLKG_RWSTAT_READ = 0,
-	BLKG_RWSTAT_WRITE = 1,
-	BLKG_RWSTAT_SYNC = 2,
-	BLKG_RWSTAT_ASYNC = 3,
-	BLKG_RWSTAT_DISCARD = 4,
-	BLKG_RWSTAT_NR = 5,
-	BLKG_RWSTAT_TOTAL = 5,
-};
-
-enum blktrace_act {
-	__BLK_TA_QUEUE = 1,
-	__BLK_TA_BACKMERGE = 2,
-	__BLK_TA_FRONTMERGE = 3,
-	__BLK_TA_GETRQ = 4,
-	__BLK_TA_SLEEPRQ = 5,
-	__BLK_TA_REQUEUE = 6,
-	__BLK_TA_ISSUE = 7,
-	__BLK_TA_COMPLETE = 8,
-	__BLK_TA_PLUG = 9,
-	__BLK_TA_UNPLUG_IO = 10,
-	__BLK_TA_UNPLUG_TIMER = 11,
-	__BLK_TA_INSERT = 12,
-	__BLK_TA_SPLIT = 13,
-	__BLK_TA_BOUNCE = 14,
-	__BLK_TA_REMAP = 15,
-	__BLK_TA_ABORT = 16,
-	__BLK_TA_DRV_DATA = 17,
-	__BLK_TA_ZONE_PLUG = 18,
-	__BLK_TA_ZONE_UNPLUG = 19,
-	__BLK_TA_CGROUP = 256,
 };
 
 enum bp_type_idx {
@@ -7879,15 +7253,6 @@ enum cleanup_prefix_rt_t {
 	CLEANUP_PREFIX_RT_EXPIRE = 2,
 };
 
-enum clear_refs_types {
-	CLEAR_REFS_ALL = 1,
-	CLEAR_REFS_ANON = 2,
-	CLEAR_REFS_MAPPED = 3,
-	CLEAR_REFS_SOFT_DIRTY = 4,
-	CLEAR_REFS_MM_HIWATER_RSS = 5,
-	CLEAR_REFS_LAST = 6,
-};
-
 enum clock_event_state {
 	CLOCK_EVT_STATE_DETACHED = 0,
 	CLOCK_EVT_STATE_SHUTDOWN = 1,
@@ -7939,11 +7304,6 @@ enum con_msg_format_flags {
 	MSG_FORMAT_SYSLOG = 1,
 };
 
-enum con_scroll {
-	SM_UP = 0,
-	SM_DOWN = 1,
-};
-
 enum cons_flags {
 	CON_PRINTBUFFER = 1,
 	CON_CONSDEV = 2,
@@ -7969,22 +7329,6 @@ enum const_arg_state {
 enum copy_fs_flags_t {
 	COPY_FS_UMH = 1,
 	COPY_FS_IDLE = 2,
-};
-
-enum coredump_mark {
-	COREDUMP_MARK_REQACK = 0,
-	COREDUMP_MARK_MINSIZE = 1,
-	COREDUMP_MARK_MAXSIZE = 2,
-	COREDUMP_MARK_UNSUPPORTED = 3,
-	COREDUMP_MARK_CONFLICTING = 4,
-	__COREDUMP_MARK_MAX = 2147483648,
-};
-
-enum coredump_type_t {
-	COREDUMP_FILE = 1,
-	COREDUMP_PIPE = 2,
-	COREDUMP_SOCK = 3,
-	COREDUMP_SOCK_REQ = 4,
 };
 
 enum cpa_warn {
@@ -8353,16 +7697,6 @@ enum dentry_flags {
 	DCACHE_PERSISTENT = 134217728,
 };
 
-enum depot_counter_id {
-	DEPOT_COUNTER_REFD_ALLOCS = 0,
-	DEPOT_COUNTER_REFD_FREES = 1,
-	DEPOT_COUNTER_REFD_INUSE = 2,
-	DEPOT_COUNTER_FREELIST_SIZE = 3,
-	DEPOT_COUNTER_PERSIST_COUNT = 4,
-	DEPOT_COUNTER_PERSIST_BYTES = 5,
-	DEPOT_COUNTER_COUNT = 6,
-};
-
 enum desc_state {
 	desc_miss = -1,
 	desc_reserved = 0,
@@ -8597,24 +7931,6 @@ enum dmaengine_tx_result {
 	DMA_TRANS_ABORTED = 3,
 };
 
-enum dmi_device_type {
-	DMI_DEV_TYPE_ANY = 0,
-	DMI_DEV_TYPE_OTHER = 1,
-	DMI_DEV_TYPE_UNKNOWN = 2,
-	DMI_DEV_TYPE_VIDEO = 3,
-	DMI_DEV_TYPE_SCSI = 4,
-	DMI_DEV_TYPE_ETHERNET = 5,
-	DMI_DEV_TYPE_TOKENRING = 6,
-	DMI_DEV_TYPE_SOUND = 7,
-	DMI_DEV_TYPE_PATA = 8,
-	DMI_DEV_TYPE_SATA = 9,
-	DMI_DEV_TYPE_SAS = 10,
-	DMI_DEV_TYPE_IPMI = -1,
-	DMI_DEV_TYPE_OEM_STRING = -2,
-	DMI_DEV_TYPE_DEV_ONBOARD = -3,
-	DMI_DEV_TYPE_DEV_SLOT = -4,
-};
-
 enum dmi_entry_type {
 	DMI_ENTRY_BIOS = 0,
 	DMI_ENTRY_SYSTEM = 1,
@@ -8734,13 +8050,6 @@ enum efi_secureboot_mode {
 	efi_secureboot_mode_unknown = 1,
 	efi_secureboot_mode_disabled = 2,
 	efi_secureboot_mode_enabled = 3,
-};
-
-enum elv_merge {
-	ELEVATOR_NO_MERGE = 0,
-	ELEVATOR_FRONT_MERGE = 1,
-	ELEVATOR_BACK_MERGE = 2,
-	ELEVATOR_DISCARD_MERGE = 3,
 };
 
 enum enable_type {
@@ -9295,16 +8604,15 @@ enum fit_type {
 };
 
 enum fixed_addresses {
-	VSYSCALL_PAGE = 511,
-	FIX_DBGP_BASE = 512,
-	FIX_EARLYCON_MEM_BASE = 513,
-	FIX_APIC_BASE = 514,
-	FIX_IO_APIC_BASE_0 = 515,
-	FIX_IO_APIC_BASE_END = 642,
-	__end_of_permanent_fixed_addresses = 643,
-	FIX_BTMAP_END = 1024,
-	FIX_BTMAP_BEGIN = 1535,
-	__end_of_fixed_addresses = 1536,
+	FIX_DBGP_BASE = 0,
+	FIX_EARLYCON_MEM_BASE = 1,
+	FIX_APIC_BASE = 2,
+	FIX_IO_APIC_BASE_0 = 3,
+	FIX_IO_APIC_BASE_END = 130,
+	__end_of_permanent_fixed_addresses = 131,
+	FIX_BTMAP_END = 512,
+	FIX_BTMAP_BEGIN = 1023,
+	__end_of_fixed_addresses = 1024,
 };
 
 enum flow_action_hw_stats {
@@ -9636,24 +8944,6 @@ enum futex_access {
 	FUTEX_WRITE = 1,
 };
 
-enum fw_opt {
-	FW_OPT_UEVENT = 1,
-	FW_OPT_NOWAIT = 2,
-	FW_OPT_USERHELPER = 4,
-	FW_OPT_NO_WARN = 8,
-	FW_OPT_NOCACHE = 16,
-	FW_OPT_NOFALLBACK_SYSFS = 32,
-	FW_OPT_FALLBACK_PLATFORM = 64,
-	FW_OPT_PARTIAL = 128,
-};
-
-enum fw_status {
-	FW_STATUS_UNKNOWN = 0,
-	FW_STATUS_LOADING = 1,
-	FW_STATUS_DONE = 2,
-	FW_STATUS_ABORTED = 3,
-};
-
 enum gds_mitigations {
 	GDS_MITIGATION_OFF = 0,
 	GDS_MITIGATION_AUTO = 1,
@@ -9736,13 +9026,6 @@ enum hash_pointers_policy {
 	HASH_PTR_AUTO = 0,
 	HASH_PTR_ALWAYS = 1,
 	HASH_PTR_NEVER = 2,
-};
-
-enum hctx_type {
-	HCTX_TYPE_DEFAULT = 0,
-	HCTX_TYPE_READ = 1,
-	HCTX_TYPE_POLL = 2,
-	HCTX_MAX_TYPES = 3,
 };
 
 enum hk_type {
@@ -9999,13 +9282,6 @@ enum inode_state_flags_enum {
 	I_METADATA_WRITEBACK = 524288,
 };
 
-enum input_clock_type {
-	INPUT_CLK_REAL = 0,
-	INPUT_CLK_MONO = 1,
-	INPUT_CLK_BOOT = 2,
-	INPUT_CLK_MAX = 3,
-};
-
 enum insn_mmio_type {
 	INSN_MMIO_DECODE_FAILED = 0,
 	INSN_MMIO_WRITE = 1,
@@ -10056,37 +9332,6 @@ enum intercept_words {
 	INTERCEPT_WORD4 = 4,
 	INTERCEPT_WORD5 = 5,
 	MAX_INTERCEPT = 6,
-};
-
-enum io_uring_cmd_flags {
-	IO_URING_F_COMPLETE_DEFER = 1,
-	IO_URING_F_UNLOCKED = 2,
-	IO_URING_F_MULTISHOT = 4,
-	IO_URING_F_IOWQ = 8,
-	IO_URING_F_INLINE = 16,
-	IO_URING_F_NONBLOCK = -2147483648,
-	IO_URING_F_SQE128 = 256,
-	IO_URING_F_CQE32 = 512,
-	IO_URING_F_IOPOLL = 1024,
-	IO_URING_F_CANCEL = 2048,
-	IO_URING_F_COMPAT = 4096,
-};
-
-enum io_uring_msg_ring_flags {
-	IORING_MSG_DATA = 0,
-	IORING_MSG_SEND_FD = 1,
-};
-
-enum io_uring_napi_op {
-	IO_URING_NAPI_REGISTER_OP = 0,
-	IO_URING_NAPI_STATIC_ADD_ID = 1,
-	IO_URING_NAPI_STATIC_DEL_ID = 2,
-};
-
-enum io_uring_napi_tracking_strategy {
-	IO_URING_NAPI_TRACKING_DYNAMIC = 0,
-	IO_URING_NAPI_TRACKING_STATIC = 1,
-	IO_URING_NAPI_TRACKING_INACTIVE = 255,
 };
 
 enum io_uring_op {
@@ -10201,28 +9446,6 @@ enum io_uring_register_op {
 	IORING_REGISTER_USE_REGISTERED_RING = 2147483648,
 };
 
-enum io_uring_register_pbuf_ring_flags {
-	IOU_PBUF_RING_MMAP = 1,
-	IOU_PBUF_RING_INC = 2,
-};
-
-enum io_uring_register_restriction_op {
-	IORING_RESTRICTION_REGISTER_OP = 0,
-	IORING_RESTRICTION_SQE_OP = 1,
-	IORING_RESTRICTION_SQE_FLAGS_ALLOWED = 2,
-	IORING_RESTRICTION_SQE_FLAGS_REQUIRED = 3,
-	IORING_RESTRICTION_LAST = 4,
-};
-
-enum io_uring_socket_op {
-	SOCKET_URING_OP_SIOCINQ = 0,
-	SOCKET_URING_OP_SIOCOUTQ = 1,
-	SOCKET_URING_OP_GETSOCKOPT = 2,
-	SOCKET_URING_OP_SETSOCKOPT = 3,
-	SOCKET_URING_OP_TX_TIMESTAMP = 4,
-	SOCKET_URING_OP_GETSOCKNAME = 5,
-};
-
 enum io_uring_sqe_flags_bit {
 	IOSQE_FIXED_FILE_BIT = 0,
 	IOSQE_IO_DRAIN_BIT = 1,
@@ -10231,21 +9454,6 @@ enum io_uring_sqe_flags_bit {
 	IOSQE_ASYNC_BIT = 4,
 	IOSQE_BUFFER_SELECT_BIT = 5,
 	IOSQE_CQE_SKIP_SUCCESS_BIT = 6,
-};
-
-enum io_uring_zcrx_area_flags {
-	IORING_ZCRX_AREA_DMABUF = 1,
-};
-
-enum io_wq_cancel {
-	IO_WQ_CANCEL_OK = 0,
-	IO_WQ_CANCEL_RUNNING = 1,
-	IO_WQ_CANCEL_NOTFOUND = 2,
-};
-
-enum io_wq_type {
-	IO_WQ_BOUND = 0,
-	IO_WQ_UNBOUND = 1,
 };
 
 enum ioam6_event_attr {
@@ -10526,13 +9734,13 @@ enum kfunc_ptr_arg_type {
 
 enum kmalloc_cache_type {
 	KMALLOC_NORMAL = 0,
+	KMALLOC_DMA = 0,
 	KMALLOC_PARTITION_START = 0,
 	KMALLOC_PARTITION_END = 0,
 	KMALLOC_RECLAIM = 1,
-	KMALLOC_DMA = 2,
-	KMALLOC_CGROUP = 3,
-	KMALLOC_NO_OBJ_EXT = 4,
-	NR_KMALLOC_TYPES = 5,
+	KMALLOC_CGROUP = 2,
+	KMALLOC_NO_OBJ_EXT = 3,
+	NR_KMALLOC_TYPES = 4,
 };
 
 enum kmsg_dump_reason {
@@ -10559,12 +9767,6 @@ enum kobject_action {
 	KOBJ_OFFLINE = 5,
 	KOBJ_BIND = 6,
 	KOBJ_UNBIND = 7,
-};
-
-enum kpage_operation {
-	KPAGE_FLAGS = 0,
-	KPAGE_COUNT = 1,
-	KPAGE_CGROUP = 2,
 };
 
 enum kprobe_slot_state {
@@ -11078,27 +10280,6 @@ enum mremap_type {
 	MREMAP_NO_RESIZE = 1,
 	MREMAP_SHRINK = 2,
 	MREMAP_EXPAND = 3,
-};
-
-enum msdos_sys_ind {
-	DOS_EXTENDED_PARTITION = 5,
-	LINUX_EXTENDED_PARTITION = 133,
-	WIN98_EXTENDED_PARTITION = 15,
-	LINUX_DATA_PARTITION = 131,
-	LINUX_LVM_PARTITION = 142,
-	LINUX_RAID_PARTITION = 253,
-	SOLARIS_X86_PARTITION = 130,
-	NEW_SOLARIS_X86_PARTITION = 191,
-	DM6_AUX1PARTITION = 81,
-	DM6_AUX3PARTITION = 83,
-	DM6_PARTITION = 84,
-	EZD_PARTITION = 85,
-	FREEBSD_PARTITION = 165,
-	OPENBSD_PARTITION = 166,
-	NETBSD_PARTITION = 169,
-	BSDI_PARTITION = 183,
-	MINIX_PARTITION = 129,
-	UNIXWARE_PARTITION = 99,
 };
 
 enum mthp_stat_item {
@@ -12879,8 +12060,7 @@ enum pageflags {
 	PG_unevictable = 18,
 	PG_dropbehind = 19,
 	PG_mlocked = 20,
-	PG_arch_2 = 21,
-	__NR_PAGEFLAGS = 22,
+	__NR_PAGEFLAGS = 21,
 	PG_readahead = 16,
 	PG_swapcache = 10,
 	PG_checked = 10,
@@ -13540,31 +12720,11 @@ enum posix_timer_state {
 	POSIX_TIMER_REQUEUE_PENDING = 2,
 };
 
-enum pr_direction {
-	PR_IN = 0,
-	PR_OUT = 1,
-};
-
-enum pr_type {
-	PR_WRITE_EXCLUSIVE = 1,
-	PR_EXCLUSIVE_ACCESS = 2,
-	PR_WRITE_EXCLUSIVE_REG_ONLY = 3,
-	PR_EXCLUSIVE_ACCESS_REG_ONLY = 4,
-	PR_WRITE_EXCLUSIVE_ALL_REGS = 5,
-	PR_EXCLUSIVE_ACCESS_ALL_REGS = 6,
-};
-
 enum preempt_wakeup_action {
 	PREEMPT_WAKEUP_NONE = 0,
 	PREEMPT_WAKEUP_SHORT = 1,
 	PREEMPT_WAKEUP_PICK = 2,
 	PREEMPT_WAKEUP_RESCHED = 3,
-};
-
-enum prep_dispatch {
-	PREP_DISPATCH_OK = 0,
-	PREP_DISPATCH_NO_TAG = 1,
-	PREP_DISPATCH_NO_BUDGET = 2,
 };
 
 enum print_line_t {
@@ -13775,49 +12935,6 @@ enum release_type {
 	whole_subtree = 1,
 };
 
-enum req_flag_bits {
-	__REQ_FAILFAST_DEV = 8,
-	__REQ_FAILFAST_TRANSPORT = 9,
-	__REQ_FAILFAST_DRIVER = 10,
-	__REQ_SYNC = 11,
-	__REQ_META = 12,
-	__REQ_PRIO = 13,
-	__REQ_NOMERGE = 14,
-	__REQ_IDLE = 15,
-	__REQ_INTEGRITY = 16,
-	__REQ_FUA = 17,
-	__REQ_PREFLUSH = 18,
-	__REQ_RAHEAD = 19,
-	__REQ_BACKGROUND = 20,
-	__REQ_NOWAIT = 21,
-	__REQ_POLLED = 22,
-	__REQ_ALLOC_CACHE = 23,
-	__REQ_SWAP = 24,
-	__REQ_DRV = 25,
-	__REQ_FS_PRIVATE = 26,
-	__REQ_ATOMIC = 27,
-	__REQ_NOUNMAP = 28,
-	__REQ_NR_BITS = 29,
-};
-
-enum req_op {
-	REQ_OP_READ = 0,
-	REQ_OP_WRITE = 1,
-	REQ_OP_FLUSH = 2,
-	REQ_OP_DISCARD = 3,
-	REQ_OP_SECURE_ERASE = 5,
-	REQ_OP_ZONE_APPEND = 7,
-	REQ_OP_WRITE_ZEROES = 9,
-	REQ_OP_ZONE_OPEN = 11,
-	REQ_OP_ZONE_CLOSE = 13,
-	REQ_OP_ZONE_FINISH = 15,
-	REQ_OP_ZONE_RESET = 17,
-	REQ_OP_ZONE_RESET_ALL = 19,
-	REQ_OP_DRV_IN = 34,
-	REQ_OP_DRV_OUT = 35,
-	REQ_OP_LAST = 36,
-};
-
 enum resctrl_conf_type {
 	CDP_NONE = 0,
 	CDP_CODE = 1,
@@ -13911,56 +13028,12 @@ enum rq_end_io_ret {
 	RQ_END_IO_FREE = 1,
 };
 
-enum rq_qos_id {
-	RQ_QOS_WBT = 0,
-	RQ_QOS_LATENCY = 1,
-	RQ_QOS_COST = 2,
-};
-
-enum rqf_flags {
-	__RQF_STARTED = 0,
-	__RQF_FLUSH_SEQ = 1,
-	__RQF_MIXED_MERGE = 2,
-	__RQF_DONTPREP = 3,
-	__RQF_SCHED_TAGS = 4,
-	__RQF_USE_SCHED = 5,
-	__RQF_FAILED = 6,
-	__RQF_QUIET = 7,
-	__RQF_IO_STAT = 8,
-	__RQF_PM = 9,
-	__RQF_HASHED = 10,
-	__RQF_STATS = 11,
-	__RQF_SPECIAL_PAYLOAD = 12,
-	__RQF_ZONE_WRITE_PLUGGING = 13,
-	__RQF_TIMED_OUT = 14,
-	__RQF_RESV = 15,
-	__RQF_BITS = 16,
-};
-
-enum rseq_cpu_id_state {
-	RSEQ_CPU_ID_UNINITIALIZED = -1,
-	RSEQ_CPU_ID_REGISTRATION_FAILED = -2,
-};
-
-enum rseq_cs_flags {
-	RSEQ_CS_FLAG_NO_RESTART_ON_PREEMPT = 1,
-	RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL = 2,
-	RSEQ_CS_FLAG_NO_RESTART_ON_MIGRATE = 4,
-	RSEQ_CS_FLAG_SLICE_EXT_AVAILABLE = 16,
-	RSEQ_CS_FLAG_SLICE_EXT_ENABLED = 32,
-};
-
 enum rseq_cs_flags_bit {
 	RSEQ_CS_FLAG_NO_RESTART_ON_PREEMPT_BIT = 0,
 	RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL_BIT = 1,
 	RSEQ_CS_FLAG_NO_RESTART_ON_MIGRATE_BIT = 2,
 	RSEQ_CS_FLAG_SLICE_EXT_AVAILABLE_BIT = 4,
 	RSEQ_CS_FLAG_SLICE_EXT_ENABLED_BIT = 5,
-};
-
-enum rseq_flags {
-	RSEQ_FLAG_UNREGISTER = 1,
-	RSEQ_FLAG_SLICE_EXT_DEFAULT_ON = 2,
 };
 
 enum rt6_nud_state {
@@ -14448,12 +13521,6 @@ enum slab_state {
 	FULL = 3,
 };
 
-enum smbios_attr_enum {
-	SMBIOS_ATTR_NONE = 0,
-	SMBIOS_ATTR_LABEL_SHOW = 1,
-	SMBIOS_ATTR_INSTANCE_SHOW = 2,
-};
-
 enum smt_mitigations {
 	SMT_MITIGATIONS_OFF = 0,
 	SMT_MITIGATIONS_AUTO = 1,
@@ -14646,16 +13713,6 @@ enum spectre_v2_user_mitigation_cmd {
 	SPECTRE_V2_USER_CMD_SECCOMP_IBPB = 6,
 };
 
-enum sr_retry_flags {
-	IORING_RECV_RETRY = 32768,
-	IORING_RECV_PARTIAL_MAP = 16384,
-	IORING_RECV_MSHOT_CAP = 8192,
-	IORING_RECV_MSHOT_LIM = 4096,
-	IORING_RECV_MSHOT_DONE = 2048,
-	IORING_RECV_RETRY_CLEAR = 49152,
-	IORING_RECV_NO_RETRY = 59392,
-};
-
 enum srbds_mitigations {
 	SRBDS_MITIGATION_OFF = 0,
 	SRBDS_MITIGATION_AUTO = 1,
@@ -14702,14 +13759,6 @@ enum stack_type {
 	STACK_TYPE_ENTRY = 4,
 	STACK_TYPE_EXCEPTION = 5,
 	STACK_TYPE_EXCEPTION_LAST = 10,
-};
-
-enum stat_group {
-	STAT_READ = 0,
-	STAT_WRITE = 1,
-	STAT_DISCARD = 2,
-	STAT_FLUSH = 3,
-	NR_STAT_GROUPS = 4,
 };
 
 enum stat_item {
@@ -15237,15 +14286,6 @@ enum track_item {
 	TRACK_FREE = 1,
 };
 
-enum translation_map {
-	LAT1_MAP = 0,
-	GRAF_MAP = 1,
-	IBMPC_MAP = 2,
-	USER_MAP = 3,
-	FIRST_MAP = 0,
-	LAST_MAP = 3,
-};
-
 enum tsa_mitigations {
 	TSA_MITIGATION_NONE = 0,
 	TSA_MITIGATION_AUTO = 1,
@@ -15502,35 +14542,6 @@ enum v4l2_preemphasis {
 	V4L2_PREEMPHASIS_75_uS = 2,
 };
 
-enum vc_ctl_state {
-	ESnormal = 0,
-	ESesc = 1,
-	ESsquare = 2,
-	ESgetpars = 3,
-	ESgetsubpars = 4,
-	ESfunckey = 5,
-	EShash = 6,
-	ESsetG0 = 7,
-	ESsetG1 = 8,
-	ESpercent = 9,
-	EScsiignore = 10,
-	ESnonstd = 11,
-	ESpalette = 12,
-	ESosc = 13,
-	ESANSI_first = 13,
-	ESapc = 14,
-	ESpm = 15,
-	ESdcs = 16,
-	ESANSI_last = 16,
-};
-
-enum vc_intensity {
-	VCI_HALF_BRIGHT = 0,
-	VCI_NORMAL = 1,
-	VCI_BOLD = 2,
-	VCI_MASK = 3,
-};
-
 enum vdso_clock_mode {
 	VDSO_CLOCKMODE_NONE = 0,
 	VDSO_CLOCKMODE_TSC = 1,
@@ -15608,49 +14619,46 @@ enum vm_event_item {
 	PGPGOUT = 1,
 	PSWPIN = 2,
 	PSWPOUT = 3,
-	PGALLOC_DMA = 4,
-	PGALLOC_DMA32 = 5,
-	PGALLOC_NORMAL = 6,
-	PGALLOC_MOVABLE = 7,
-	ALLOCSTALL_DMA = 8,
-	ALLOCSTALL_DMA32 = 9,
-	ALLOCSTALL_NORMAL = 10,
-	ALLOCSTALL_MOVABLE = 11,
-	PGSCAN_SKIP_DMA = 12,
-	PGSCAN_SKIP_DMA32 = 13,
-	PGSCAN_SKIP_NORMAL = 14,
-	PGSCAN_SKIP_MOVABLE = 15,
-	PGFREE = 16,
-	PGACTIVATE = 17,
-	PGDEACTIVATE = 18,
-	PGLAZYFREE = 19,
-	PGFAULT = 20,
-	PGMAJFAULT = 21,
-	PGLAZYFREED = 22,
-	PGREUSE = 23,
-	PGSCAN_DIRECT_THROTTLE = 24,
-	PGINODESTEAL = 25,
-	SLABS_SCANNED = 26,
-	KSWAPD_INODESTEAL = 27,
-	KSWAPD_LOW_WMARK_HIT_QUICKLY = 28,
-	KSWAPD_HIGH_WMARK_HIT_QUICKLY = 29,
-	PAGEOUTRUN = 30,
-	PGROTATED = 31,
-	DROP_PAGECACHE = 32,
-	DROP_SLAB = 33,
-	OOM_KILL = 34,
-	UNEVICTABLE_PGCULLED = 35,
-	UNEVICTABLE_PGSCANNED = 36,
-	UNEVICTABLE_PGRESCUED = 37,
-	UNEVICTABLE_PGMLOCKED = 38,
-	UNEVICTABLE_PGMUNLOCKED = 39,
-	UNEVICTABLE_PGCLEARED = 40,
-	UNEVICTABLE_PGSTRANDED = 41,
-	DIRECT_MAP_LEVEL2_SPLIT = 42,
-	DIRECT_MAP_LEVEL3_SPLIT = 43,
-	DIRECT_MAP_LEVEL2_COLLAPSE = 44,
-	DIRECT_MAP_LEVEL3_COLLAPSE = 45,
-	NR_VM_EVENT_ITEMS = 46,
+	PGALLOC_DMA32 = 4,
+	PGALLOC_NORMAL = 5,
+	PGALLOC_MOVABLE = 6,
+	ALLOCSTALL_DMA32 = 7,
+	ALLOCSTALL_NORMAL = 8,
+	ALLOCSTALL_MOVABLE = 9,
+	PGSCAN_SKIP_DMA32 = 10,
+	PGSCAN_SKIP_NORMAL = 11,
+	PGSCAN_SKIP_MOVABLE = 12,
+	PGFREE = 13,
+	PGACTIVATE = 14,
+	PGDEACTIVATE = 15,
+	PGLAZYFREE = 16,
+	PGFAULT = 17,
+	PGMAJFAULT = 18,
+	PGLAZYFREED = 19,
+	PGREUSE = 20,
+	PGSCAN_DIRECT_THROTTLE = 21,
+	PGINODESTEAL = 22,
+	SLABS_SCANNED = 23,
+	KSWAPD_INODESTEAL = 24,
+	KSWAPD_LOW_WMARK_HIT_QUICKLY = 25,
+	KSWAPD_HIGH_WMARK_HIT_QUICKLY = 26,
+	PAGEOUTRUN = 27,
+	PGROTATED = 28,
+	DROP_PAGECACHE = 29,
+	DROP_SLAB = 30,
+	OOM_KILL = 31,
+	UNEVICTABLE_PGCULLED = 32,
+	UNEVICTABLE_PGSCANNED = 33,
+	UNEVICTABLE_PGRESCUED = 34,
+	UNEVICTABLE_PGMLOCKED = 35,
+	UNEVICTABLE_PGMUNLOCKED = 36,
+	UNEVICTABLE_PGCLEARED = 37,
+	UNEVICTABLE_PGSTRANDED = 38,
+	DIRECT_MAP_LEVEL2_SPLIT = 39,
+	DIRECT_MAP_LEVEL3_SPLIT = 40,
+	DIRECT_MAP_LEVEL2_COLLAPSE = 41,
+	DIRECT_MAP_LEVEL3_COLLAPSE = 42,
+	NR_VM_EVENT_ITEMS = 43,
 };
 
 enum vm_fault_reason {
@@ -16141,34 +15149,6 @@ enum xstate_copy_mode {
 	XSTATE_COPY_XSAVE = 2,
 };
 
-enum zcrx_ctrl_op {
-	ZCRX_CTRL_FLUSH_RQ = 0,
-	ZCRX_CTRL_EXPORT = 1,
-	ZCRX_CTRL_ARM_EVENT = 2,
-	ZCRX_CTRL_ADD_AREA = 3,
-	__ZCRX_CTRL_LAST = 4,
-};
-
-enum zcrx_event_desc_flags {
-	ZCRX_EVENT_DESC_FLAG_STATS = 1,
-};
-
-enum zcrx_event_type {
-	ZCRX_EVENT_ALLOC_FAIL = 0,
-	ZCRX_EVENT_COPY = 1,
-	__ZCRX_EVENT_TYPE_LAST = 2,
-};
-
-enum zcrx_features {
-	ZCRX_FEATURE_RX_PAGE_SIZE = 1,
-	ZCRX_FEATURE_EVENT = 2,
-};
-
-enum zcrx_reg_flags {
-	ZCRX_REG_IMPORT = 1,
-	ZCRX_REG_NODEV = 2,
-};
-
 enum zone_flags {
 	ZONE_BOOSTED_WATERMARK = 0,
 	ZONE_RECLAIM_ACTIVE = 1,
@@ -16191,11 +15171,10 @@ enum zone_stat_item {
 };
 
 enum zone_type {
-	ZONE_DMA = 0,
-	ZONE_DMA32 = 1,
-	ZONE_NORMAL = 2,
-	ZONE_MOVABLE = 3,
-	__MAX_NR_ZONES = 4,
+	ZONE_DMA32 = 0,
+	ZONE_NORMAL = 1,
+	ZONE_MOVABLE = 2,
+	__MAX_NR_ZONES = 3,
 };
 
 enum zone_watermarks {
@@ -16238,17 +15217,9 @@ typedef __kernel_clockid_t clockid_t;
 
 typedef __s32 s32;
 
-typedef s32 compat_clock_t;
-
 typedef s32 compat_int_t;
 
-typedef s32 compat_long_t;
-
-typedef s32 compat_pid_t;
-
 typedef s32 compat_ssize_t;
-
-typedef s32 compat_timer_t;
 
 typedef int cydp_t;
 
@@ -16400,13 +15371,7 @@ typedef long unsigned int __kernel_ulong_t;
 
 typedef __kernel_ulong_t __kernel_size_t;
 
-typedef __kernel_ulong_t aio_context_t;
-
 typedef long unsigned int efi_status_t;
-
-typedef long unsigned int elf_greg_t;
-
-typedef elf_greg_t elf_gregset_t[27];
 
 typedef long unsigned int gva_t;
 
@@ -16482,15 +15447,9 @@ typedef __kernel_sa_family_t sa_family_t;
 
 typedef u16 u_int16_t;
 
-typedef short unsigned int u_short;
-
 typedef u16 uint16_t;
 
-typedef __u16 uio_meta_flags_t;
-
 typedef short unsigned int umode_t;
-
-typedef short unsigned int ushort;
 
 typedef u16 wchar_t;
 
@@ -16538,17 +15497,11 @@ typedef __u32 __be32;
 
 typedef __u32 u32;
 
-typedef u32 __compat_uid32_t;
-
 typedef u32 __kernel_dev_t;
 
 typedef unsigned int __kernel_gid32_t;
 
-typedef unsigned int __kernel_gid_t;
-
 typedef unsigned int __kernel_uid32_t;
-
-typedef unsigned int __kernel_uid_t;
 
 typedef __u32 __le32;
 
@@ -16576,11 +15529,7 @@ typedef unsigned int blk_features_t;
 
 typedef unsigned int blk_flags_t;
 
-typedef unsigned int blk_insert_t;
-
 typedef unsigned int blk_mode_t;
-
-typedef __u32 blk_mq_req_flags_t;
 
 typedef __u32 blk_opf_t;
 
@@ -16595,8 +15544,6 @@ typedef u32 compat_uint_t;
 typedef u32 compat_ulong_t;
 
 typedef u32 compat_uptr_t;
-
-typedef u32 depot_flags_t;
 
 typedef u32 depot_stack_handle_t;
 
@@ -16670,22 +15617,6 @@ typedef u32 xdp_features_t;
 
 typedef unsigned int zap_flags_t;
 
-struct folio;
-
-typedef struct {
-	struct folio *v;
-} Sector;
-
-typedef void * (*ZSTD_allocFunction)(void *, size_t);
-
-typedef void (*ZSTD_freeFunction)(void *, void *);
-
-typedef struct {
-	ZSTD_allocFunction customAlloc;
-	ZSTD_freeFunction customFree;
-	void *opaque;
-} ZSTD_customMem;
-
 typedef struct {
 	long unsigned int fds_bits[16];
 } __kernel_fd_set;
@@ -16736,10 +15667,6 @@ typedef struct {
 	struct rq *rq;
 	struct rq_flags rf;
 } class___task_rq_lock_t;
-
-typedef struct {
-	void *lock;
-} class_console_lock_t;
 
 typedef struct {
 	void *lock;
@@ -16903,10 +15830,6 @@ typedef struct {
 struct spinlock;
 
 typedef struct spinlock spinlock_t;
-
-typedef struct {
-	spinlock_t *lock;
-} class_spinlock_bh_t;
 
 typedef struct {
 	spinlock_t *lock;
@@ -17141,10 +16064,6 @@ typedef struct {
 	long unsigned int f;
 } memdesc_flags_t;
 
-struct optimistic_spin_queue {
-	atomic_t tail;
-};
-
 struct qspinlock {
 	union {
 		atomic_t val;
@@ -17165,14 +16084,8 @@ struct raw_spinlock {
 	arch_spinlock_t raw_lock;
 };
 
-struct rwsem_waiter;
-
-struct rw_semaphore {
-	atomic_long_t count;
-	atomic_long_t owner;
-	struct optimistic_spin_queue osq;
-	raw_spinlock_t wait_lock;
-	struct rwsem_waiter *first_waiter;
+struct optimistic_spin_queue {
+	atomic_t tail;
 };
 
 struct mutex_waiter;
@@ -17184,16 +16097,12 @@ struct mutex {
 	struct mutex_waiter *first_waiter;
 };
 
-struct ldt_struct;
-
 struct vdso_image;
 
 typedef struct {
 	u64 ctx_id;
 	atomic64_t tlb_gen;
 	long unsigned int next_trim_cpumask;
-	struct rw_semaphore ldt_usr_sem;
-	struct ldt_struct *ldt;
 	long unsigned int flags;
 	struct mutex lock;
 	void *vdso;
@@ -17218,10 +16127,6 @@ typedef struct {
 typedef struct {
 	p4dval_t p4d;
 } p4d_t;
-
-typedef struct {
-	u64 pme;
-} pagemap_entry_t;
 
 typedef struct {
 	pgdval_t pgd;
@@ -17656,11 +16561,6 @@ struct Qdisc_ops {
 	u32 (*ingress_block_get)(struct Qdisc *);
 	u32 (*egress_block_get)(struct Qdisc *);
 	struct module *owner;
-};
-
-struct __aio_sigset {
-	const sigset_t *sigmask;
-	size_t sigsetsize;
 };
 
 struct fred_cs {
@@ -18168,69 +17068,6 @@ struct _fpstate_32 {
 		struct _fpx_sw_bytes sw_reserved;
 	};
 };
-
-struct _gpt_entry_attributes {
-	u64 required_to_function: 1;
-	u64 reserved: 47;
-	u64 type_guid_specific: 16;
-};
-
-typedef struct _gpt_entry_attributes gpt_entry_attributes;
-
-struct _gpt_entry {
-	efi_guid_t partition_type_guid;
-	efi_guid_t unique_partition_guid;
-	__le64 starting_lba;
-	__le64 ending_lba;
-	gpt_entry_attributes attributes;
-	__le16 partition_name[36];
-};
-
-typedef struct _gpt_entry gpt_entry;
-
-struct _gpt_header {
-	__le64 signature;
-	__le32 revision;
-	__le32 header_size;
-	__le32 header_crc32;
-	__le32 reserved1;
-	__le64 my_lba;
-	__le64 alternate_lba;
-	__le64 first_usable_lba;
-	__le64 last_usable_lba;
-	efi_guid_t disk_guid;
-	__le64 partition_entry_lba;
-	__le32 num_partition_entries;
-	__le32 sizeof_partition_entry;
-	__le32 partition_entry_array_crc32;
-} __attribute__((packed));
-
-typedef struct _gpt_header gpt_header;
-
-struct _gpt_mbr_record {
-	u8 boot_indicator;
-	u8 start_head;
-	u8 start_sector;
-	u8 start_track;
-	u8 os_type;
-	u8 end_head;
-	u8 end_sector;
-	u8 end_track;
-	__le32 starting_lba;
-	__le32 size_in_lba;
-};
-
-typedef struct _gpt_mbr_record gpt_mbr_record;
-
-struct _legacy_mbr {
-	u8 boot_code[440];
-	__le32 unique_mbr_signature;
-	__le16 unknown;
-	gpt_mbr_record partition_record[4];
-	__le16 signature;
-} __attribute__((packed));
-
-typedef struct _legacy_mbr legacy_mbr;
 
 struct strp_msg {
 	int full_len;
@@ -21445,6 +20282,16 @@ struct action_gate_entry {
 	s32 maxoctets;
 };
 
+struct rwsem_waiter;
+
+struct rw_semaphore {
+	atomic_long_t count;
+	atomic_long_t owner;
+	struct optimistic_spin_queue osq;
+	raw_spinlock_t wait_lock;
+	struct rwsem_waiter *first_waiter;
+};
+
 struct rb_node;
 
 struct rb_root {
@@ -21475,6 +20322,8 @@ struct address_space {
 	spinlock_t i_private_lock;
 	struct rw_semaphore i_mmap_rwsem;
 };
+
+struct folio;
 
 struct writeback_control;
 
@@ -21546,207 +20395,6 @@ struct aggregate_device {
 	const struct component_master_ops *ops;
 	struct device *parent;
 	struct component_match *match;
-};
-
-struct inode_state_flags {
-	enum inode_state_flags_enum __state;
-};
-
-struct hlist_head {
-	struct hlist_node *first;
-};
-
-struct inode_operations;
-
-struct super_block;
-
-struct file_operations;
-
-struct file_lock_context;
-
-struct pipe_inode_info;
-
-struct cdev;
-
-struct fsnotify_mark_connector;
-
-struct inode {
-	umode_t i_mode;
-	short unsigned int i_opflags;
-	unsigned int i_flags;
-	kuid_t i_uid;
-	kgid_t i_gid;
-	const struct inode_operations *i_op;
-	struct super_block *i_sb;
-	struct address_space *i_mapping;
-	u64 i_ino;
-	union {
-		const unsigned int i_nlink;
-		unsigned int __i_nlink;
-	};
-	dev_t i_rdev;
-	loff_t i_size;
-	time64_t i_atime_sec;
-	time64_t i_mtime_sec;
-	time64_t i_ctime_sec;
-	u32 i_atime_nsec;
-	u32 i_mtime_nsec;
-	u32 i_ctime_nsec;
-	u32 i_generation;
-	spinlock_t i_lock;
-	short unsigned int i_bytes;
-	u8 i_blkbits;
-	enum rw_hint i_write_hint;
-	blkcnt_t i_blocks;
-	struct inode_state_flags i_state;
-	struct rw_semaphore i_rwsem;
-	long unsigned int dirtied_when;
-	long unsigned int dirtied_time_when;
-	struct hlist_node i_hash;
-	struct list_head i_io_list;
-	struct list_head i_lru;
-	struct list_head i_sb_list;
-	struct list_head i_wb_list;
-	union {
-		struct hlist_head i_dentry;
-		struct callback_head i_rcu;
-	};
-	atomic64_t i_version;
-	atomic64_t i_sequence;
-	atomic_t i_count;
-	atomic_t i_dio_count;
-	atomic_t i_writecount;
-	atomic_t i_readcount;
-	union {
-		const struct file_operations *i_fop;
-		void (*free_inode)(struct inode *);
-	};
-	struct file_lock_context *i_flctx;
-	struct address_space i_data;
-	union {
-		struct list_head i_devices;
-		int i_linklen;
-	};
-	union {
-		struct pipe_inode_info *i_pipe;
-		struct cdev *i_cdev;
-		char *i_link;
-		unsigned int i_dir_seq;
-	};
-	__u32 i_fsnotify_mask;
-	struct fsnotify_mark_connector *i_fsnotify_marks;
-	void *i_private;
-};
-
-struct kioctx;
-
-struct aio_inode_info {
-	struct inode vfs_inode;
-	spinlock_t migrate_lock;
-	struct kioctx *ctx;
-};
-
-struct wait_page_queue;
-
-struct kiocb {
-	struct file *ki_filp;
-	loff_t ki_pos;
-	void (*ki_complete)(struct kiocb *, long int);
-	void *private;
-	int ki_flags;
-	u16 ki_ioprio;
-	u8 ki_write_stream;
-	struct wait_page_queue *ki_waitq;
-};
-
-struct cred;
-
-struct fsync_iocb {
-	struct file *file;
-	struct work_struct work;
-	bool datasync;
-	struct cred *creds;
-};
-
-struct wait_queue_entry;
-
-typedef int (*wait_queue_func_t)(struct wait_queue_entry *, unsigned int, int, void *);
-
-struct wait_queue_entry {
-	unsigned int flags;
-	void *private;
-	wait_queue_func_t func;
-	struct list_head entry;
-};
-
-struct poll_iocb {
-	struct file *file;
-	struct wait_queue_head *head;
-	__poll_t events;
-	bool cancelled;
-	bool work_scheduled;
-	bool work_need_resched;
-	struct wait_queue_entry wait;
-	struct work_struct work;
-};
-
-typedef int kiocb_cancel_fn(struct kiocb *);
-
-struct io_event {
-	__u64 data;
-	__u64 obj;
-	__s64 res;
-	__s64 res2;
-};
-
-struct eventfd_ctx;
-
-struct aio_kiocb {
-	union {
-		struct file *ki_filp;
-		struct kiocb rw;
-		struct fsync_iocb fsync;
-		struct poll_iocb poll;
-	};
-	struct kioctx *ki_ctx;
-	kiocb_cancel_fn *ki_cancel;
-	struct io_event ki_res;
-	struct list_head ki_list;
-	refcount_t ki_refcnt;
-	struct eventfd_ctx *ki_eventfd;
-};
-
-struct poll_table_struct;
-
-typedef void (*poll_queue_proc)(struct file *, wait_queue_head_t *, struct poll_table_struct *);
-
-struct poll_table_struct {
-	poll_queue_proc _qproc;
-	__poll_t _key;
-};
-
-struct aio_poll_table {
-	struct poll_table_struct pt;
-	struct aio_kiocb *iocb;
-	bool queued;
-	int error;
-};
-
-struct aio_ring {
-	unsigned int id;
-	unsigned int nr;
-	unsigned int head;
-	unsigned int tail;
-	unsigned int magic;
-	unsigned int compat_features;
-	unsigned int incompat_features;
-	unsigned int header_length;
-	struct io_event io_events[0];
-};
-
-struct aio_waiter {
-	struct wait_queue_entry w;
-	size_t min_nr;
 };
 
 struct rb_node {
@@ -22822,19 +21470,6 @@ struct async_entry {
 	struct async_domain *domain;
 };
 
-struct io_poll {
-	struct file *file;
-	struct wait_queue_head *head;
-	__poll_t events;
-	int retries;
-	struct wait_queue_entry wait;
-};
-
-struct async_poll {
-	struct io_poll poll;
-	struct io_poll *double_poll;
-};
-
 struct notifier_block;
 
 struct atomic_notifier_head {
@@ -23029,6 +21664,10 @@ struct file_ra_state {
 	loff_t prev_pos;
 };
 
+struct file_operations;
+
+struct cred;
+
 struct fown_struct;
 
 struct file {
@@ -23081,37 +21720,6 @@ struct backtrack_state {
 	u8 stack_arg_masks[16];
 };
 
-struct seqcount_spinlock {
-	seqcount_t seqcount;
-};
-
-typedef struct seqcount_spinlock seqcount_spinlock_t;
-
-struct seqlock {
-	seqcount_spinlock_t seqcount;
-	spinlock_t lock;
-};
-
-typedef struct seqlock seqlock_t;
-
-struct badblocks {
-	struct device *dev;
-	int count;
-	int unacked_exist;
-	int shift;
-	u64 *page;
-	int changed;
-	seqlock_t lock;
-	sector_t sector;
-	sector_t size;
-};
-
-struct badblocks_context {
-	sector_t start;
-	sector_t len;
-	int ack;
-};
-
 struct balance_callback {
 	struct balance_callback *next;
 	void (*func)(struct rq *);
@@ -23157,46 +21765,6 @@ struct batch_u8 {
 	unsigned int position;
 };
 
-struct gendisk;
-
-struct request_queue;
-
-struct disk_stats;
-
-struct blk_holder_ops;
-
-struct partition_meta_info;
-
-struct block_device {
-	sector_t bd_start_sect;
-	sector_t bd_nr_sectors;
-	struct gendisk *bd_disk;
-	struct request_queue *bd_queue;
-	struct disk_stats *bd_stats;
-	long unsigned int bd_stamp;
-	atomic_t __bd_flags;
-	dev_t bd_dev;
-	struct address_space *bd_mapping;
-	atomic_t bd_openers;
-	spinlock_t bd_size_lock;
-	void *bd_claiming;
-	void *bd_holder;
-	const struct blk_holder_ops *bd_holder_ops;
-	struct mutex bd_holder_lock;
-	int bd_holders;
-	struct kobject *bd_holder_dir;
-	atomic_t bd_fsfreeze_count;
-	struct mutex bd_fsfreeze_mutex;
-	struct partition_meta_info *bd_meta_info;
-	int bd_writers;
-	struct device bd_device;
-};
-
-struct bdev_inode {
-	struct block_device bdev;
-	struct inode vfs_inode;
-};
-
 struct bictcp {
 	u32 cnt;
 	u32 last_max_cwnd;
@@ -23236,6 +21804,8 @@ struct bio;
 
 typedef void bio_end_io_t(struct bio *);
 
+struct block_device;
+
 struct bio_vec;
 
 struct bio_set;
@@ -23265,81 +21835,12 @@ struct bio {
 	struct bio_set *bi_pool;
 };
 
-struct bio_alloc_cache {
-	struct bio *free_list;
-	struct bio *free_list_irq;
-	unsigned int nr;
-	unsigned int nr_irq;
-};
-
 struct bio_list {
 	struct bio *head;
 	struct bio *tail;
 };
 
-struct bio_complete_batch {
-	struct bio_list list;
-	struct work_struct work;
-	int cpu;
-};
-
-struct blk_crypto_key;
-
-struct bio_crypt_ctx {
-	const struct blk_crypto_key *bc_key;
-	u64 bc_dun[4];
-};
-
-struct bio_integrity_payload {
-	struct bvec_iter bip_iter;
-	short unsigned int bip_vcnt;
-	short unsigned int bip_max_vcnt;
-	short unsigned int bip_flags;
-	u16 app_tag;
-	struct bio_vec *bip_vec;
-};
-
-struct iovec {
-	void *iov_base;
-	__kernel_size_t iov_len;
-};
-
-struct kvec;
-
-struct folio_queue;
-
-struct iov_iter {
-	u8 iter_type;
-	bool nofault;
-	bool data_source;
-	size_t iov_offset;
-	union {
-		struct iovec __ubuf_iovec;
-		struct {
-			union {
-				const struct iovec *__iov;
-				const struct kvec *kvec;
-				const struct bio_vec *bvec;
-				const struct folio_queue *folioq;
-				struct xarray *xarray;
-				void *ubuf;
-			};
-			size_t count;
-		};
-	};
-	union {
-		long unsigned int nr_segs;
-		u8 folioq_slot;
-		loff_t xarray_start;
-	};
-};
-
-struct bio_map_data {
-	bool is_our_pages: 1;
-	bool is_null_mapped: 1;
-	struct iov_iter iter;
-	struct iovec iov[0];
-};
+struct bio_alloc_cache;
 
 typedef void *mempool_alloc_t(gfp_t, void *);
 
@@ -23374,23 +21875,10 @@ struct bio_set {
 	struct hlist_node cpuhp_dead;
 };
 
-struct bio_slab {
-	struct kmem_cache *slab;
-	unsigned int slab_ref;
-	unsigned int slab_size;
-	char name[12];
-};
-
 struct bio_vec {
 	struct page *bv_page;
 	unsigned int bv_len;
 	unsigned int bv_offset;
-};
-
-struct biovec_slab {
-	int nr_vecs;
-	char *name;
-	struct kmem_cache *slab;
 };
 
 struct blacklist_entry {
@@ -23407,75 +21895,11 @@ struct blake2s_ctx {
 	unsigned int outlen;
 };
 
-struct blk_crypto_config {
-	enum blk_crypto_mode_num crypto_mode;
-	unsigned int data_unit_size;
-	unsigned int dun_bytes;
-	enum blk_crypto_key_type key_type;
-	int flags;
-};
-
-struct blk_crypto_key {
-	struct blk_crypto_config crypto_cfg;
-	unsigned int data_unit_size_bits;
-	unsigned int size;
-	u8 bytes[128];
-};
-
-struct p2pdma_provider;
-
-struct pci_p2pdma_map_state {
-	struct p2pdma_provider *mem;
-	enum pci_p2pdma_map_type map;
-};
-
-struct blk_map_iter {
-	struct bvec_iter iter;
-	struct bio *bio;
-	struct bio_vec *bvecs;
-	bool is_integrity;
-};
-
-struct blk_dma_iter {
-	dma_addr_t addr;
-	u32 len;
-	struct pci_p2pdma_map_state p2pdma;
-	blk_status_t status;
-	struct blk_map_iter iter;
-};
-
-struct blk_expired_data {
-	bool has_timedout_rq;
-	long unsigned int next;
-	long unsigned int timeout_start;
-};
-
-struct request;
-
-struct blk_flush_queue {
-	spinlock_t mq_flush_lock;
-	unsigned int flush_pending_idx: 1;
-	unsigned int flush_running_idx: 1;
-	blk_status_t rq_status;
-	long unsigned int flush_pending_since;
-	struct list_head flush_queue[2];
-	long unsigned int flush_data_in_flight;
-	struct request *flush_rq;
-	struct callback_head callback_head;
-};
-
 struct blk_holder_ops {
 	void (*mark_dead)(struct block_device *, bool);
 	void (*sync)(struct block_device *);
 	int (*freeze)(struct block_device *);
 	int (*thaw)(struct block_device *);
-};
-
-struct blk_independent_access_range;
-
-struct blk_ia_range_sysfs_entry {
-	struct attribute attr;
-	ssize_t (*show)(struct blk_independent_access_range *, char *);
 };
 
 struct blk_independent_access_range {
@@ -23501,58 +21925,7 @@ struct blk_integrity {
 	unsigned char pi_tuple_size;
 };
 
-struct blk_iou_cmd {
-	u64 start;
-	u64 len;
-	int res;
-	bool nowait;
-};
-
-struct blk_major_name {
-	struct blk_major_name *next;
-	int major;
-	char name[16];
-};
-
-struct rq_list;
-
-struct blk_mq_ctx;
-
-struct blk_mq_hw_ctx;
-
-struct blk_mq_alloc_data {
-	struct request_queue *q;
-	blk_mq_req_flags_t flags;
-	unsigned int shallow_depth;
-	blk_opf_t cmd_flags;
-	req_flags_t rq_flags;
-	unsigned int nr_tags;
-	struct rq_list *cached_rqs;
-	struct blk_mq_ctx *ctx;
-	struct blk_mq_hw_ctx *hctx;
-};
-
-struct blk_mq_ctxs;
-
-struct blk_mq_ctx {
-	struct {
-		spinlock_t lock;
-		struct list_head rq_lists[3];
-		long: 64;
-	};
-	unsigned int cpu;
-	short unsigned int index_hw[3];
-	struct blk_mq_hw_ctx *hctxs[3];
-	struct request_queue *queue;
-	struct blk_mq_ctxs *ctxs;
-	struct kobject kobj;
-	long: 64;
-};
-
-struct blk_mq_ctxs {
-	struct kobject kobj;
-	struct blk_mq_ctx *queue_ctx;
-};
+struct blk_flush_queue;
 
 struct sbitmap_word;
 
@@ -23565,7 +21938,22 @@ struct sbitmap {
 	unsigned int *alloc_hint;
 };
 
+struct blk_mq_ctx;
+
+struct wait_queue_entry;
+
+typedef int (*wait_queue_func_t)(struct wait_queue_entry *, unsigned int, int, void *);
+
+struct wait_queue_entry {
+	unsigned int flags;
+	void *private;
+	wait_queue_func_t func;
+	struct list_head entry;
+};
+
 typedef struct wait_queue_entry wait_queue_entry_t;
+
+struct request_queue;
 
 struct blk_mq_tags;
 
@@ -23614,12 +22002,11 @@ struct blk_mq_hw_ctx {
 	long: 64;
 };
 
-struct blk_mq_hw_ctx_sysfs_entry {
-	struct attribute attr;
-	ssize_t (*show)(struct blk_mq_hw_ctx *, char *);
-};
-
 struct blk_mq_queue_data;
+
+struct rq_list;
+
+struct request;
 
 struct io_comp_batch;
 
@@ -23717,101 +22104,42 @@ struct blk_mq_tags {
 	struct callback_head callback_head;
 };
 
-struct rq_list {
-	struct request *head;
-	struct request *tail;
+struct blk_plug {};
+
+struct disk_stats;
+
+struct gendisk;
+
+struct partition_meta_info;
+
+struct block_device {
+	sector_t bd_start_sect;
+	sector_t bd_nr_sectors;
+	struct gendisk *bd_disk;
+	struct request_queue *bd_queue;
+	struct disk_stats *bd_stats;
+	long unsigned int bd_stamp;
+	atomic_t __bd_flags;
+	dev_t bd_dev;
+	struct address_space *bd_mapping;
+	atomic_t bd_openers;
+	spinlock_t bd_size_lock;
+	void *bd_claiming;
+	void *bd_holder;
+	const struct blk_holder_ops *bd_holder_ops;
+	struct mutex bd_holder_lock;
+	int bd_holders;
+	struct kobject *bd_holder_dir;
+	atomic_t bd_fsfreeze_count;
+	struct mutex bd_fsfreeze_mutex;
+	struct partition_meta_info *bd_meta_info;
+	int bd_writers;
+	struct device bd_device;
 };
-
-struct blk_plug {
-	struct rq_list mq_list;
-	struct rq_list cached_rqs;
-	u64 cur_ktime;
-	short unsigned int nr_ios;
-	short unsigned int rq_count;
-	bool multiple_queues;
-	bool has_elevator;
-	struct list_head cb_list;
-};
-
-struct blk_plug_cb;
-
-typedef void (*blk_plug_cb_fn)(struct blk_plug_cb *, bool);
-
-struct blk_plug_cb {
-	struct list_head list;
-	blk_plug_cb_fn callback;
-	void *data;
-};
-
-struct blk_queue_stats {
-	struct list_head callbacks;
-	spinlock_t lock;
-	int accounting;
-};
-
-struct blk_rq_stat {
-	u64 mean;
-	u64 min;
-	u64 max;
-	u32 nr_samples;
-	u64 batch;
-};
-
-struct blk_rq_wait {
-	struct completion done;
-	blk_status_t ret;
-};
-
-struct blk_stat_callback {
-	struct list_head list;
-	struct timer_list timer;
-	struct blk_rq_stat *cpu_stat;
-	int (*bucket_fn)(const struct request *);
-	unsigned int buckets;
-	struct blk_rq_stat *stat;
-	void (*timer_fn)(struct blk_stat_callback *);
-	void *data;
-	struct callback_head rcu;
-};
-
-struct blkdev_dio {
-	union {
-		struct kiocb *iocb;
-		struct task_struct *waiter;
-	};
-	size_t size;
-	atomic_t ref;
-	unsigned int flags;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	struct bio bio;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-};
-
-struct blkpg_ioctl_arg {
-	int op;
-	int flags;
-	int datalen;
-	void *data;
-};
-
-struct blkpg_partition {
-	long long int start;
-	long long int length;
-	int pno;
-	char devname[64];
-	char volname[64];
-};
-
-struct blk_report_zones_args;
 
 struct hd_geometry;
+
+struct blk_report_zones_args;
 
 struct pr_ops;
 
@@ -26156,6 +24484,94 @@ struct simple_xattr_limits {
 	atomic_t xattr_size;
 };
 
+struct inode_state_flags {
+	enum inode_state_flags_enum __state;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct inode_operations;
+
+struct super_block;
+
+struct file_lock_context;
+
+struct pipe_inode_info;
+
+struct cdev;
+
+struct fsnotify_mark_connector;
+
+struct inode {
+	umode_t i_mode;
+	short unsigned int i_opflags;
+	unsigned int i_flags;
+	kuid_t i_uid;
+	kgid_t i_gid;
+	const struct inode_operations *i_op;
+	struct super_block *i_sb;
+	struct address_space *i_mapping;
+	u64 i_ino;
+	union {
+		const unsigned int i_nlink;
+		unsigned int __i_nlink;
+	};
+	dev_t i_rdev;
+	loff_t i_size;
+	time64_t i_atime_sec;
+	time64_t i_mtime_sec;
+	time64_t i_ctime_sec;
+	u32 i_atime_nsec;
+	u32 i_mtime_nsec;
+	u32 i_ctime_nsec;
+	u32 i_generation;
+	spinlock_t i_lock;
+	short unsigned int i_bytes;
+	u8 i_blkbits;
+	enum rw_hint i_write_hint;
+	blkcnt_t i_blocks;
+	struct inode_state_flags i_state;
+	struct rw_semaphore i_rwsem;
+	long unsigned int dirtied_when;
+	long unsigned int dirtied_time_when;
+	struct hlist_node i_hash;
+	struct list_head i_io_list;
+	struct list_head i_lru;
+	struct list_head i_sb_list;
+	struct list_head i_wb_list;
+	union {
+		struct hlist_head i_dentry;
+		struct callback_head i_rcu;
+	};
+	atomic64_t i_version;
+	atomic64_t i_sequence;
+	atomic_t i_count;
+	atomic_t i_dio_count;
+	atomic_t i_writecount;
+	atomic_t i_readcount;
+	union {
+		const struct file_operations *i_fop;
+		void (*free_inode)(struct inode *);
+	};
+	struct file_lock_context *i_flctx;
+	struct address_space i_data;
+	union {
+		struct list_head i_devices;
+		int i_linklen;
+	};
+	union {
+		struct pipe_inode_info *i_pipe;
+		struct cdev *i_cdev;
+		char *i_link;
+		unsigned int i_dir_seq;
+	};
+	__u32 i_fsnotify_mask;
+	struct fsnotify_mark_connector *i_fsnotify_marks;
+	void *i_private;
+};
+
 struct bpf_fs_inode {
 	struct list_head xattrs;
 	struct simple_xattr_limits xlimits;
@@ -27245,6 +25661,8 @@ struct bpf_link_info {
 		} sockmap;
 	};
 };
+
+struct poll_table_struct;
 
 struct bpf_link_ops {
 	void (*release)(struct bpf_link *);
@@ -29880,33 +28298,6 @@ struct bpf_struct_ops_desc {
 	struct bpf_struct_ops_arg_info *arg_info;
 };
 
-struct iou_ctx;
-
-struct iou_loop_params;
-
-struct io_uring_bpf_ops {
-	int (*loop_step)(struct iou_ctx *, struct iou_loop_params *);
-	__u32 ring_fd;
-	void *priv;
-};
-
-struct bpf_struct_ops_io_uring_bpf_ops {
-	struct bpf_struct_ops_common_value common;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	struct io_uring_bpf_ops data;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-};
-
 struct bpf_struct_ops_link {
 	struct bpf_link link;
 	struct bpf_map *map;
@@ -30665,23 +29056,6 @@ struct branch_entry {
 struct broadcast_sk {
 	struct sock *sk;
 	struct work_struct work;
-};
-
-typedef bool busy_tag_iter_fn(struct request *, void *);
-
-struct bt_iter_data {
-	struct blk_mq_hw_ctx *hctx;
-	struct request_queue *q;
-	busy_tag_iter_fn *fn;
-	void *data;
-	bool reserved;
-};
-
-struct bt_tags_iter_data {
-	struct blk_mq_tags *tags;
-	busy_tag_iter_fn *fn;
-	void *data;
-	unsigned int flags;
 };
 
 struct btf_header {
@@ -32584,16 +30958,6 @@ struct bucket_table {
 	struct rhash_lock_head *buckets[0];
 };
 
-struct buf_sel_arg {
-	struct iovec *iovs;
-	size_t out_len;
-	size_t max_len;
-	short unsigned int nr_iovs;
-	short unsigned int mode;
-	short unsigned int buf_group;
-	short unsigned int partial_map;
-};
-
 struct buffer_data_page {
 	u64 time_stamp;
 	local_t commit;
@@ -32632,12 +30996,6 @@ struct bug_entry {
 	short unsigned int flags;
 };
 
-struct builtin_fw {
-	char *name;
-	void *data;
-	long unsigned int size;
-};
-
 struct bus_attribute {
 	struct attribute attr;
 	ssize_t (*show)(const struct bus_type *, char *);
@@ -32674,20 +31032,6 @@ struct bus_type {
 	bool driver_override;
 };
 
-struct bvec_iter_all {
-	struct bio_vec bv;
-	int idx;
-	unsigned int done;
-};
-
-struct cache_map {
-	u64 start;
-	u64 end;
-	u64 flags;
-	u64 type: 8;
-	u64 fixed: 1;
-};
-
 struct cacheinfo {
 	unsigned int id;
 	enum cache_type type;
@@ -32706,19 +31050,6 @@ struct cacheinfo {
 
 struct cacheline_padding {
 	char x[0];
-};
-
-struct cachestat {
-	__u64 nr_cache;
-	__u64 nr_dirty;
-	__u64 nr_writeback;
-	__u64 nr_evicted;
-	__u64 nr_recently_evicted;
-};
-
-struct cachestat_range {
-	__u64 off;
-	__u64 len;
 };
 
 struct call_function_data {
@@ -32901,6 +31232,12 @@ struct cgroup_bpf {
 	struct percpu_ref refcnt;
 	struct work_struct release_work;
 };
+
+struct seqcount_spinlock {
+	seqcount_t seqcount;
+};
+
+typedef struct seqcount_spinlock seqcount_spinlock_t;
 
 struct cgroup_freezer_state {
 	bool freeze;
@@ -33344,10 +31681,6 @@ struct clear_range_data {
 	struct llist_head *free_pages;
 };
 
-struct clear_refs_private {
-	enum clear_refs_types type;
-};
-
 struct clock_event_device {
 	void (*event_handler)(struct clock_event_device *);
 	int (*set_next_event)(long unsigned int, struct clock_event_device *);
@@ -33763,11 +32096,6 @@ struct cmsghdr {
 	int cmsg_type;
 };
 
-struct compare_key {
-	u16 base;
-	u16 mark;
-};
-
 struct compat_group_filter {
 	union {
 		struct {
@@ -33859,73 +32187,6 @@ struct compat_mmsghdr {
 	compat_uint_t msg_len;
 };
 
-union compat_sigval {
-	compat_int_t sival_int;
-	compat_uptr_t sival_ptr;
-};
-
-typedef union compat_sigval compat_sigval_t;
-
-struct compat_siginfo {
-	int si_signo;
-	int si_errno;
-	int si_code;
-	union {
-		int _pad[29];
-		struct {
-			compat_pid_t _pid;
-			__compat_uid32_t _uid;
-		} _kill;
-		struct {
-			compat_timer_t _tid;
-			int _overrun;
-			compat_sigval_t _sigval;
-		} _timer;
-		struct {
-			compat_pid_t _pid;
-			__compat_uid32_t _uid;
-			compat_sigval_t _sigval;
-		} _rt;
-		struct {
-			compat_pid_t _pid;
-			__compat_uid32_t _uid;
-			int _status;
-			compat_clock_t _utime;
-			compat_clock_t _stime;
-		} _sigchld;
-		struct {
-			compat_uptr_t _addr;
-			union {
-				int _trapno;
-				short int _addr_lsb;
-				struct {
-					char _dummy_bnd[4];
-					compat_uptr_t _lower;
-					compat_uptr_t _upper;
-				} _addr_bnd;
-				struct {
-					char _dummy_pkey[4];
-					u32 _pkey;
-				} _addr_pkey;
-				struct {
-					compat_ulong_t _data;
-					u32 _type;
-					u32 _flags;
-				} _perf;
-			};
-		} _sigfault;
-		struct {
-			compat_long_t _band;
-			int _fd;
-		} _sigpoll;
-		struct {
-			compat_uptr_t _call_addr;
-			int _syscall;
-			unsigned int _arch;
-		} _sigsys;
-	} _sifields;
-};
-
 struct compat_sock_fprog {
 	u16 len;
 	compat_uptr_t filter;
@@ -33980,18 +32241,6 @@ struct compress_format {
 	unsigned char magic[2];
 	const char *name;
 	decompress_fn decompressor;
-};
-
-struct consw;
-
-struct con_driver {
-	const struct consw *con;
-	const char *desc;
-	struct device *dev;
-	int node;
-	int first;
-	int last;
-	int flag;
 };
 
 struct console;
@@ -34075,22 +32324,6 @@ struct console_flush_type {
 	bool legacy_offload;
 };
 
-struct console_font {
-	unsigned int width;
-	unsigned int height;
-	unsigned int charcount;
-	unsigned char *data;
-};
-
-struct console_font_op {
-	unsigned int op;
-	unsigned int flags;
-	unsigned int width;
-	unsigned int height;
-	unsigned int charcount;
-	unsigned char *data;
-};
-
 struct const_arg_info {
 	enum const_arg_state state;
 	u32 map_index;
@@ -34100,32 +32333,6 @@ struct const_arg_info {
 struct constant_table {
 	const char *name;
 	int value;
-};
-
-struct vc_data;
-
-struct consw {
-	struct module *owner;
-	const char * (*con_startup)(void);
-	void (*con_init)(struct vc_data *, bool);
-	void (*con_deinit)(struct vc_data *);
-	void (*con_clear)(struct vc_data *, unsigned int, unsigned int, unsigned int);
-	void (*con_putc)(struct vc_data *, u16, unsigned int, unsigned int);
-	void (*con_putcs)(struct vc_data *, const u16 *, unsigned int, unsigned int, unsigned int);
-	void (*con_cursor)(struct vc_data *, bool);
-	bool (*con_scroll)(struct vc_data *, unsigned int, unsigned int, enum con_scroll, unsigned int);
-	bool (*con_switch)(struct vc_data *);
-	bool (*con_blank)(struct vc_data *, enum vesa_blank_mode, bool);
-	int (*con_font_set)(struct vc_data *, const struct console_font *, unsigned int, unsigned int);
-	int (*con_font_get)(struct vc_data *, struct console_font *, unsigned int);
-	int (*con_font_default)(struct vc_data *, struct console_font *, const char *);
-	int (*con_resize)(struct vc_data *, unsigned int, unsigned int, bool);
-	void (*con_set_palette)(struct vc_data *, const unsigned char *);
-	void (*con_scrolldelta)(struct vc_data *, int);
-	bool (*con_set_origin)(struct vc_data *);
-	void (*con_save_screen)(struct vc_data *);
-	u8 (*con_build_attr)(struct vc_data *, u8, enum vc_intensity, bool, bool, bool, bool);
-	void (*con_invert_region)(struct vc_data *, u16 *, int);
 };
 
 struct microcode_amd;
@@ -34148,16 +32355,6 @@ struct context_tracking {
 	long int nmi_nesting;
 };
 
-struct core_name {
-	char *corename;
-	int used;
-	int size;
-	unsigned int core_pipe_limit;
-	bool core_dumped;
-	enum coredump_type_t core_type;
-	u64 mask;
-};
-
 struct core_thread {
 	struct task_struct *task;
 	struct core_thread *next;
@@ -34167,47 +32364,6 @@ struct core_state {
 	atomic_t nr_threads;
 	struct core_thread dumper;
 	struct completion startup;
-};
-
-struct core_vma_metadata {
-	long unsigned int start;
-	long unsigned int end;
-	vm_flags_t flags;
-	long unsigned int dump_size;
-	long unsigned int pgoff;
-	struct file *file;
-};
-
-struct coredump_ack {
-	__u32 size;
-	__u32 spare;
-	__u64 mask;
-};
-
-struct kernel_siginfo;
-
-typedef struct kernel_siginfo kernel_siginfo_t;
-
-struct coredump_params {
-	const kernel_siginfo_t *siginfo;
-	struct file *file;
-	long unsigned int limit;
-	long unsigned int mm_flags;
-	enum task_dumpable dumpable;
-	int cpu;
-	loff_t written;
-	loff_t pos;
-	loff_t to_skip;
-	int vma_count;
-	size_t vma_data_size;
-	struct core_vma_metadata *vma_meta;
-	struct pid *pid;
-};
-
-struct coredump_req {
-	__u32 size;
-	__u32 size_ack;
-	__u64 mask;
 };
 
 struct cpa_data {
@@ -35557,13 +33713,13 @@ struct cpupri {
 
 typedef void *fl_owner_t;
 
+struct io_uring_cmd;
+
 struct dir_context;
 
 struct file_lock;
 
 struct file_lease;
-
-struct io_uring_cmd;
 
 struct vm_area_desc;
 
@@ -35639,8 +33795,6 @@ struct crashtype_category {
 };
 
 typedef const struct cred *class_override_creds_t;
-
-typedef struct cred *class_prepare_creds_t;
 
 struct group_info;
 
@@ -35872,11 +34026,6 @@ struct ctrl_dump_policy_ctx {
 	u16 fam_id;
 	u8 dump_map: 1;
 	u8 single_op: 1;
-};
-
-struct ctx_rq_wait {
-	struct completion comp;
-	atomic_t count;
 };
 
 struct ctx_switch_entry {
@@ -36606,32 +34755,6 @@ struct disasm_ctx {
 	struct seq_buf seq;
 };
 
-struct disk_events {
-	struct list_head node;
-	struct gendisk *disk;
-	spinlock_t lock;
-	struct mutex block_mutex;
-	int block;
-	unsigned int pending;
-	unsigned int clearing;
-	long int poll_msecs;
-	struct delayed_work dwork;
-};
-
-struct disk_stats {
-	u64 nsecs[4];
-	long unsigned int sectors[4];
-	long unsigned int ios[4];
-	long unsigned int merges[4];
-	long unsigned int io_ticks;
-	local_t in_flight[2];
-};
-
-struct dispatch_rq_data {
-	struct blk_mq_hw_ctx *hctx;
-	struct request *rq;
-};
-
 struct dl_bw {
 	raw_spinlock_t lock;
 	u64 bw;
@@ -36687,93 +34810,6 @@ struct dma_async_tx_descriptor {
 struct dma_block {
 	struct dma_block *next_block;
 	dma_addr_t dma;
-};
-
-struct iosys_map {
-	union {
-		void *vaddr_iomem;
-		void *vaddr;
-	};
-	bool is_iomem;
-};
-
-struct dma_resv;
-
-struct dma_fence;
-
-struct dma_fence_cb;
-
-typedef void (*dma_fence_func_t)(struct dma_fence *, struct dma_fence_cb *);
-
-struct dma_fence_cb {
-	struct list_head node;
-	dma_fence_func_t func;
-};
-
-struct dma_buf_poll_cb_t {
-	struct dma_fence_cb cb;
-	wait_queue_head_t *poll;
-	__poll_t active;
-};
-
-struct dma_buf_ops;
-
-struct dma_buf {
-	size_t size;
-	struct file *file;
-	struct list_head attachments;
-	const struct dma_buf_ops *ops;
-	unsigned int vmapping_counter;
-	struct iosys_map vmap_ptr;
-	const char *exp_name;
-	const char *name;
-	spinlock_t name_lock;
-	struct module *owner;
-	struct list_head list_node;
-	void *priv;
-	struct dma_resv *resv;
-	wait_queue_head_t poll;
-	struct dma_buf_poll_cb_t cb_in;
-	struct dma_buf_poll_cb_t cb_out;
-};
-
-struct dma_buf_attachment;
-
-struct dma_buf_attach_ops {
-	bool allow_peer2peer;
-	void (*invalidate_mappings)(struct dma_buf_attachment *);
-};
-
-struct dma_buf_attachment {
-	struct dma_buf *dmabuf;
-	struct device *dev;
-	struct list_head node;
-	bool peer2peer;
-	const struct dma_buf_attach_ops *importer_ops;
-	void *importer_priv;
-	void *priv;
-};
-
-struct sg_table;
-
-struct dma_buf_ops {
-	int (*attach)(struct dma_buf *, struct dma_buf_attachment *);
-	void (*detach)(struct dma_buf *, struct dma_buf_attachment *);
-	int (*pin)(struct dma_buf_attachment *);
-	void (*unpin)(struct dma_buf_attachment *);
-	struct sg_table * (*map_dma_buf)(struct dma_buf_attachment *, enum dma_data_direction);
-	void (*unmap_dma_buf)(struct dma_buf_attachment *, struct sg_table *, enum dma_data_direction);
-	void (*release)(struct dma_buf *);
-	int (*begin_cpu_access)(struct dma_buf *, enum dma_data_direction);
-	int (*end_cpu_access)(struct dma_buf *, enum dma_data_direction);
-	int (*mmap)(struct dma_buf *, struct vm_area_struct *);
-	int (*vmap)(struct dma_buf *, struct iosys_map *);
-	void (*vunmap)(struct dma_buf *, struct iosys_map *);
-};
-
-struct dma_chan___2 {
-	int lock;
-	const char *device_id;
 };
 
 struct dma_device;
@@ -36904,36 +34940,6 @@ struct dma_devres {
 	long unsigned int attrs;
 };
 
-struct dma_fence_ops;
-
-struct dma_fence {
-	union {
-		spinlock_t *extern_lock;
-		spinlock_t inline_lock;
-	};
-	const struct dma_fence_ops *ops;
-	union {
-		struct list_head cb_list;
-		ktime_t timestamp;
-		struct callback_head rcu;
-	};
-	u64 context;
-	u64 seqno;
-	long unsigned int flags;
-	struct kref refcount;
-	int error;
-};
-
-struct dma_fence_ops {
-	const char * (*get_driver_name)(struct dma_fence *);
-	const char * (*get_timeline_name)(struct dma_fence *);
-	bool (*enable_signaling)(struct dma_fence *);
-	bool (*signaled)(struct dma_fence *);
-	long int (*wait)(struct dma_fence *, bool, long int);
-	void (*release)(struct dma_fence *);
-	void (*set_deadline)(struct dma_fence *, ktime_t);
-};
-
 struct dma_interleaved_template {
 	dma_addr_t src_start;
 	dma_addr_t dst_start;
@@ -36951,6 +34957,8 @@ struct dma_iova_state {
 	dma_addr_t addr;
 	u64 __size;
 };
+
+struct sg_table;
 
 struct dma_map_ops {
 	void * (*alloc)(struct device *, size_t, dma_addr_t *, gfp_t, long unsigned int);
@@ -37096,29 +35104,6 @@ struct dmi_a_info_entry {
 	u8 str_num;
 	u8 value[0];
 } __attribute__((packed));
-
-struct dmi_device {
-	struct list_head list;
-	int type;
-	const char *name;
-	void *device_data;
-};
-
-struct dmi_dev_onboard {
-	struct dmi_device dev;
-	int instance;
-	int segment;
-	int bus;
-	int devfn;
-};
-
-struct dmi_memdev_info {
-	const char *device;
-	const char *bank;
-	u64 size;
-	u16 handle;
-	u8 type;
-};
 
 struct dmi_strmatch {
 	unsigned char slot: 7;
@@ -37566,77 +35551,6 @@ struct efi {
 	long unsigned int flags;
 };
 
-struct elevator_queue;
-
-struct io_cq;
-
-struct elevator_mq_ops {
-	int (*init_sched)(struct request_queue *, struct elevator_queue *);
-	void (*exit_sched)(struct elevator_queue *);
-	int (*init_hctx)(struct blk_mq_hw_ctx *, unsigned int);
-	void (*exit_hctx)(struct blk_mq_hw_ctx *, unsigned int);
-	void (*depth_updated)(struct request_queue *);
-	void * (*alloc_sched_data)(struct request_queue *);
-	void (*free_sched_data)(void *);
-	bool (*allow_merge)(struct request_queue *, struct request *, struct bio *);
-	bool (*bio_merge)(struct request_queue *, struct bio *, unsigned int);
-	int (*request_merge)(struct request_queue *, struct request **, struct bio *);
-	void (*request_merged)(struct request_queue *, struct request *, enum elv_merge);
-	void (*requests_merged)(struct request_queue *, struct request *, struct request *);
-	void (*limit_depth)(blk_opf_t, struct blk_mq_alloc_data *);
-	void (*prepare_request)(struct request *);
-	void (*finish_request)(struct request *);
-	void (*insert_requests)(struct blk_mq_hw_ctx *, struct list_head *, blk_insert_t);
-	struct request * (*dispatch_request)(struct blk_mq_hw_ctx *);
-	bool (*has_work)(struct blk_mq_hw_ctx *);
-	void (*completed_request)(struct request *, u64);
-	void (*requeue_request)(struct request *);
-	struct request * (*former_request)(struct request_queue *, struct request *);
-	struct request * (*next_request)(struct request_queue *, struct request *);
-	void (*init_icq)(struct io_cq *);
-	void (*exit_icq)(struct io_cq *);
-};
-
-struct elevator_type;
-
-struct elevator_tags;
-
-struct elevator_queue {
-	struct elevator_type *type;
-	struct elevator_tags *et;
-	void *elevator_data;
-	struct kobject kobj;
-	struct mutex sysfs_lock;
-	long unsigned int flags;
-	struct hlist_head hash[64];
-};
-
-struct elevator_resources {
-	void *data;
-	struct elevator_tags *et;
-};
-
-struct elevator_tags {
-	unsigned int nr_hw_queues;
-	unsigned int nr_requests;
-	struct blk_mq_tags *tags[0];
-};
-
-struct elv_fs_entry;
-
-struct elevator_type {
-	struct kmem_cache *icq_cache;
-	struct elevator_mq_ops ops;
-	size_t icq_size;
-	size_t icq_align;
-	const struct elv_fs_entry *elevator_attrs;
-	const char *elevator_name;
-	const char *elevator_alias;
-	struct module *elevator_owner;
-	char icq_cache_name[22];
-	struct list_head list;
-};
-
 struct elf32_hdr {
 	unsigned char e_ident[16];
 	Elf32_Half e_type;
@@ -37715,19 +35629,6 @@ struct elf64_phdr {
 
 typedef struct elf64_phdr Elf64_Phdr;
 
-struct elf64_shdr {
-	Elf64_Word sh_name;
-	Elf64_Word sh_type;
-	Elf64_Xword sh_flags;
-	Elf64_Addr sh_addr;
-	Elf64_Off sh_offset;
-	Elf64_Xword sh_size;
-	Elf64_Word sh_link;
-	Elf64_Word sh_info;
-	Elf64_Xword sh_addralign;
-	Elf64_Xword sh_entsize;
-};
-
 struct elf64_sym {
 	Elf64_Word st_name;
 	unsigned char st_info;
@@ -37738,105 +35639,6 @@ struct elf64_sym {
 };
 
 typedef struct elf64_sym Elf64_Sym;
-
-struct memelfnote {
-	const char *name;
-	int type;
-	unsigned int datasz;
-	void *data;
-};
-
-struct siginfo {
-	union {
-		struct {
-			int si_signo;
-			int si_errno;
-			int si_code;
-			union __sifields _sifields;
-		};
-		int _si_pad[32];
-	};
-};
-
-typedef struct siginfo siginfo_t;
-
-struct elf_thread_core_info;
-
-struct elf_note_info {
-	struct elf_thread_core_info *thread;
-	struct memelfnote psinfo;
-	struct memelfnote signote;
-	struct memelfnote auxv;
-	struct memelfnote files;
-	siginfo_t csigdata;
-	size_t size;
-	int thread_notes;
-};
-
-struct elf_prpsinfo {
-	char pr_state;
-	char pr_sname;
-	char pr_zomb;
-	char pr_nice;
-	long unsigned int pr_flag;
-	__kernel_uid_t pr_uid;
-	__kernel_gid_t pr_gid;
-	pid_t pr_pid;
-	pid_t pr_ppid;
-	pid_t pr_pgrp;
-	pid_t pr_sid;
-	char pr_fname[16];
-	char pr_psargs[80];
-};
-
-struct elf_siginfo {
-	int si_signo;
-	int si_code;
-	int si_errno;
-};
-
-struct elf_prstatus_common {
-	struct elf_siginfo pr_info;
-	short int pr_cursig;
-	long unsigned int pr_sigpend;
-	long unsigned int pr_sighold;
-	pid_t pr_pid;
-	pid_t pr_ppid;
-	pid_t pr_pgrp;
-	pid_t pr_sid;
-	struct __kernel_old_timeval pr_utime;
-	struct __kernel_old_timeval pr_stime;
-	struct __kernel_old_timeval pr_cutime;
-	struct __kernel_old_timeval pr_cstime;
-};
-
-struct elf_prstatus {
-	struct elf_prstatus_common common;
-	elf_gregset_t pr_reg;
-	int pr_fpvalid;
-};
-
-struct elf_thread_core_info {
-	struct elf_thread_core_info *next;
-	struct task_struct *task;
-	struct elf_prstatus prstatus;
-	struct memelfnote notes[0];
-};
-
-struct elv_change_ctx {
-	const char *name;
-	bool no_uevent;
-	struct elevator_queue *old;
-	struct elevator_queue *new;
-	struct elevator_type *type;
-	struct elevator_resources res;
-};
-
-struct elv_fs_entry {
-	struct attribute attr;
-	ssize_t (*show)(struct elevator_queue *, char *);
-	ssize_t (*store)(struct elevator_queue *, const char *, size_t);
-};
 
 struct em_perf_table;
 
@@ -37898,6 +35700,13 @@ struct ep_ctl_ctx {
 	struct eventpoll *inserting_into;
 	struct epitems_head *tfile_check_list;
 	int path_count[5];
+};
+
+typedef void (*poll_queue_proc)(struct file *, wait_queue_head_t *, struct poll_table_struct *);
+
+struct poll_table_struct {
+	poll_queue_proc _qproc;
+	__poll_t _key;
 };
 
 typedef struct poll_table_struct poll_table;
@@ -39101,15 +36910,6 @@ struct export_operations {
 	long unsigned int flags;
 };
 
-struct ext_arg {
-	size_t argsz;
-	struct timespec64 ts;
-	const sigset_t *sig;
-	ktime_t min_time;
-	bool ts_set;
-	bool iowait;
-};
-
 struct extended_signature {
 	unsigned int sig;
 	unsigned int pf;
@@ -39176,48 +36976,6 @@ struct fasync_struct {
 	struct fasync_struct *fa_next;
 	struct file *fa_file;
 	struct callback_head fa_rcu;
-};
-
-struct fat_boot_sector {
-	__u8 ignored[3];
-	__u8 system_id[8];
-	__u8 sector_size[2];
-	__u8 sec_per_clus;
-	__le16 reserved;
-	__u8 fats;
-	__u8 dir_entries[2];
-	__u8 sectors[2];
-	__u8 media;
-	__le16 fat_length;
-	__le16 secs_track;
-	__le16 heads;
-	__le32 hidden;
-	__le32 total_sect;
-	union {
-		struct {
-			__u8 drive_number;
-			__u8 state;
-			__u8 signature;
-			__u8 vol_id[4];
-			__u8 vol_label[11];
-			__u8 fs_type[8];
-		} fat16;
-		struct {
-			__le32 length;
-			__le16 flags;
-			__u8 version[2];
-			__le32 root_cluster;
-			__le16 info_sector;
-			__le16 backup_boot;
-			__le16 reserved2[6];
-			__u8 drive_number;
-			__u8 state;
-			__u8 signature;
-			__u8 vol_id[4];
-			__u8 vol_label[11];
-			__u8 fs_type[8];
-		} fat32;
-	};
 };
 
 struct fault_attr {};
@@ -39313,104 +37071,6 @@ struct fetch_type {
 	print_type_func_t print;
 	const char *fmt;
 	const char *fmttype;
-};
-
-struct ff_condition_effect {
-	__u16 right_saturation;
-	__u16 left_saturation;
-	__s16 right_coeff;
-	__s16 left_coeff;
-	__u16 deadband;
-	__s16 center;
-};
-
-struct ff_envelope {
-	__u16 attack_length;
-	__u16 attack_level;
-	__u16 fade_length;
-	__u16 fade_level;
-};
-
-struct ff_constant_effect {
-	__s16 level;
-	struct ff_envelope envelope;
-};
-
-struct input_dev;
-
-struct ff_effect;
-
-struct ff_device {
-	int (*upload)(struct input_dev *, struct ff_effect *, struct ff_effect *);
-	int (*erase)(struct input_dev *, int);
-	int (*playback)(struct input_dev *, int, int);
-	void (*set_gain)(struct input_dev *, u16);
-	void (*set_autocenter)(struct input_dev *, u16);
-	void (*destroy)(struct ff_device *);
-	void (*stop)(struct ff_device *);
-	void *private;
-	long unsigned int ffbit[2];
-	struct mutex mutex;
-	int max_effects;
-	struct ff_effect *effects;
-	struct file *effect_owners[0];
-};
-
-struct ff_trigger {
-	__u16 button;
-	__u16 interval;
-};
-
-struct ff_replay {
-	__u16 length;
-	__u16 delay;
-};
-
-struct ff_ramp_effect {
-	__s16 start_level;
-	__s16 end_level;
-	struct ff_envelope envelope;
-};
-
-struct ff_periodic_effect {
-	__u16 waveform;
-	__u16 period;
-	__s16 magnitude;
-	__s16 offset;
-	__u16 phase;
-	struct ff_envelope envelope;
-	__u32 custom_len;
-	__s16 *custom_data;
-};
-
-struct ff_rumble_effect {
-	__u16 strong_magnitude;
-	__u16 weak_magnitude;
-};
-
-struct ff_haptic_effect {
-	__u16 hid_usage;
-	__u16 vendor_id;
-	__u8 vendor_waveform_page;
-	__u16 intensity;
-	__u16 repeat_count;
-	__u16 retrigger_period;
-};
-
-struct ff_effect {
-	__u16 type;
-	__s16 id;
-	__u16 direction;
-	struct ff_trigger trigger;
-	struct ff_replay replay;
-	union {
-		struct ff_constant_effect constant;
-		struct ff_ramp_effect ramp;
-		struct ff_periodic_effect periodic;
-		struct ff_condition_effect condition[2];
-		struct ff_rumble_effect rumble;
-		struct ff_haptic_effect haptic;
-	} u;
 };
 
 struct fib_kuid_range {
@@ -39718,6 +37378,13 @@ struct fib6_rule {
 	dscp_t dscp_mask;
 	u8 dscp_full: 1;
 };
+
+struct seqlock {
+	seqcount_spinlock_t seqcount;
+	spinlock_t lock;
+};
+
+typedef struct seqlock seqlock_t;
 
 struct inet_peer_base {
 	struct rb_root rb_root;
@@ -40227,8 +37894,6 @@ struct file_systems_string {
 
 typedef struct filename *class_filename_t;
 
-typedef class_filename_t class_filename_complete_delayed_t;
-
 typedef class_filename_t class_filename_flags_t;
 
 typedef class_filename_t class_filename_kernel_t;
@@ -40317,36 +37982,6 @@ struct firmware {
 	size_t size;
 	const u8 *data;
 	void *priv;
-};
-
-struct firmware_cache {
-	spinlock_t lock;
-	struct list_head head;
-	int state;
-};
-
-struct firmware_map_entry {
-	u64 start;
-	u64 end;
-	const char *type;
-	struct list_head list;
-	struct kobject kobj;
-};
-
-struct firmware_work {
-	struct work_struct work;
-	struct list_head list;
-	struct module *module;
-	const char *name;
-	struct device *device;
-	void *context;
-	void (*cont)(const struct firmware *, void *);
-	u32 opt_flags;
-};
-
-struct fixed_range_block {
-	int base_msr;
-	int ranges;
 };
 
 struct fl_flow_mask_range {
@@ -40910,11 +38545,6 @@ struct flush_backlogs {
 	struct work_struct w[0];
 };
 
-struct flush_busy_ctx_data {
-	struct blk_mq_hw_ctx *hctx;
-	struct list_head *list;
-};
-
 struct flush_tlb_info {
 	struct mm_struct *mm;
 	long unsigned int start;
@@ -41053,15 +38683,6 @@ struct folio {
 		};
 		struct page __page_3;
 	};
-};
-
-struct folio_iter {
-	struct folio *folio;
-	size_t offset;
-	size_t length;
-	struct folio *_next;
-	size_t _seg_count;
-	int _i;
 };
 
 struct folio_queue {
@@ -42019,15 +39640,7 @@ struct futex_mm_phash {
 	unsigned int *ref;
 };
 
-struct futex_unlock_cs_range {
-	long unsigned int start_ip;
-	unsigned int len;
-	unsigned int pop_size32;
-};
-
-struct futex_unlock_cs_ranges {
-	struct futex_unlock_cs_range cs_ranges[1];
-};
+struct futex_unlock_cs_ranges {};
 
 struct futex_mm_data {
 	struct futex_mm_phash phash;
@@ -42106,24 +39719,6 @@ struct futex_waitv {
 struct futex_vector {
 	struct futex_waitv w;
 	struct futex_q q;
-};
-
-struct fw_state {
-	struct completion completion;
-	enum fw_status status;
-};
-
-struct fw_priv {
-	struct kref ref;
-	struct list_head list;
-	struct firmware_cache *fwc;
-	struct fw_state fw_st;
-	void *data;
-	size_t size;
-	size_t allocated_size;
-	size_t offset;
-	u32 opt_flags;
-	const char *fw_name;
 };
 
 union fw_table_header {
@@ -42729,6 +40324,10 @@ struct gen_cookie {
 	long: 64;
 };
 
+struct disk_events;
+
+struct badblocks;
+
 struct timer_rand_state;
 
 struct gendisk {
@@ -42958,19 +40557,6 @@ struct getdents_callback64 {
 	int error;
 };
 
-struct input_keymap_entry {
-	__u8 flags;
-	__u8 len;
-	__u16 index;
-	__u32 keycode;
-	__u8 scancode[32];
-};
-
-struct getset_keycode_data {
-	struct input_keymap_entry ke;
-	int error;
-};
-
 struct kvm_memory_slot;
 
 struct gfn_to_hva_cache {
@@ -43144,26 +40730,10 @@ struct gtp_pdu_session_info {
 	u8 qfi;
 };
 
-union handle_parts {
-	depot_stack_handle_t handle;
-	struct {
-		u32 pool_index_plus_1: 17;
-		u32 offset: 10;
-		u32 extra: 5;
-	};
-};
-
 struct handle_to_path_ctx {
 	struct path root;
 	enum handle_to_path_flags flags;
 	unsigned int fh_flags;
-};
-
-struct hd_geometry {
-	unsigned char heads;
-	unsigned char sectors;
-	short unsigned int cylinders;
-	long unsigned int start;
 };
 
 struct hh_cache;
@@ -45203,187 +42773,6 @@ struct inotify_inode_mark {
 	int wd;
 };
 
-struct input_absinfo {
-	__s32 value;
-	__s32 minimum;
-	__s32 maximum;
-	__s32 fuzz;
-	__s32 flat;
-	__s32 resolution;
-};
-
-struct input_id {
-	__u16 bustype;
-	__u16 vendor;
-	__u16 product;
-	__u16 version;
-};
-
-struct input_dev_poller;
-
-struct input_mt;
-
-struct input_handle;
-
-struct input_value;
-
-struct input_dev {
-	const char *name;
-	const char *phys;
-	const char *uniq;
-	struct input_id id;
-	long unsigned int propbit[1];
-	long unsigned int evbit[1];
-	long unsigned int keybit[12];
-	long unsigned int relbit[1];
-	long unsigned int absbit[1];
-	long unsigned int mscbit[1];
-	long unsigned int ledbit[1];
-	long unsigned int sndbit[1];
-	long unsigned int ffbit[2];
-	long unsigned int swbit[1];
-	unsigned int hint_events_per_packet;
-	unsigned int keycodemax;
-	unsigned int keycodesize;
-	void *keycode;
-	int (*setkeycode)(struct input_dev *, const struct input_keymap_entry *, unsigned int *);
-	int (*getkeycode)(struct input_dev *, struct input_keymap_entry *);
-	struct ff_device *ff;
-	struct input_dev_poller *poller;
-	unsigned int repeat_key;
-	struct timer_list timer;
-	int rep[2];
-	struct input_mt *mt;
-	struct input_absinfo *absinfo;
-	long unsigned int key[12];
-	long unsigned int led[1];
-	long unsigned int snd[1];
-	long unsigned int sw[1];
-	int (*open)(struct input_dev *);
-	void (*close)(struct input_dev *);
-	int (*flush)(struct input_dev *, struct file *);
-	int (*event)(struct input_dev *, unsigned int, unsigned int, int);
-	struct input_handle *grab;
-	spinlock_t event_lock;
-	struct mutex mutex;
-	unsigned int users;
-	bool going_away;
-	struct device dev;
-	struct list_head h_list;
-	struct list_head node;
-	unsigned int num_vals;
-	unsigned int max_vals;
-	struct input_value *vals;
-	bool devres_managed;
-	ktime_t timestamp[3];
-	bool inhibited;
-	bool ready;
-};
-
-struct input_dev_poller {
-	void (*poll)(struct input_dev *);
-	unsigned int poll_interval;
-	unsigned int poll_interval_max;
-	unsigned int poll_interval_min;
-	struct input_dev *input;
-	struct delayed_work work;
-};
-
-struct input_device_id {
-	kernel_ulong_t flags;
-	__u16 bustype;
-	__u16 vendor;
-	__u16 product;
-	__u16 version;
-	kernel_ulong_t evbit[1];
-	kernel_ulong_t keybit[12];
-	kernel_ulong_t relbit[1];
-	kernel_ulong_t absbit[1];
-	kernel_ulong_t mscbit[1];
-	kernel_ulong_t ledbit[1];
-	kernel_ulong_t sndbit[1];
-	kernel_ulong_t ffbit[2];
-	kernel_ulong_t swbit[1];
-	kernel_ulong_t propbit[1];
-	kernel_ulong_t driver_info;
-};
-
-struct input_devres {
-	struct input_dev *input;
-};
-
-struct input_event {
-	__kernel_ulong_t __sec;
-	__kernel_ulong_t __usec;
-	__u16 type;
-	__u16 code;
-	__s32 value;
-};
-
-struct input_handler;
-
-struct input_handle {
-	void *private;
-	int open;
-	const char *name;
-	struct input_dev *dev;
-	struct input_handler *handler;
-	unsigned int (*handle_events)(struct input_handle *, struct input_value *, unsigned int);
-	struct list_head d_node;
-	struct list_head h_node;
-};
-
-struct input_handler {
-	void *private;
-	void (*event)(struct input_handle *, unsigned int, unsigned int, int);
-	unsigned int (*events)(struct input_handle *, struct input_value *, unsigned int);
-	bool (*filter)(struct input_handle *, unsigned int, unsigned int, int);
-	bool (*match)(struct input_handler *, struct input_dev *);
-	int (*connect)(struct input_handler *, struct input_dev *, const struct input_device_id *);
-	void (*disconnect)(struct input_handle *);
-	void (*start)(struct input_handle *);
-	bool passive_observer;
-	bool legacy_minors;
-	int minor;
-	const char *name;
-	const struct input_device_id *id_table;
-	struct list_head h_list;
-	struct list_head node;
-};
-
-struct input_mt_slot {
-	int abs[14];
-	unsigned int frame;
-	unsigned int key;
-};
-
-struct input_mt {
-	int trkid;
-	int num_slots;
-	int slot;
-	unsigned int flags;
-	unsigned int frame;
-	int *red;
-	struct input_mt_slot slots[0];
-};
-
-struct input_mt_pos {
-	s16 x;
-	s16 y;
-};
-
-struct input_seq_state {
-	short unsigned int pos;
-	bool mutex_acquired;
-	int input_devices_state;
-};
-
-struct input_value {
-	__u16 type;
-	__u16 code;
-	__s32 value;
-};
-
 struct insn_field {
 	union {
 		insn_value_t value;
@@ -45536,235 +42925,12 @@ struct interval_tree_node {
 	long unsigned int __subtree_last;
 };
 
-struct io_accept {
-	struct file *file;
-	struct sockaddr *addr;
-	int *addr_len;
-	int flags;
-	int iou_flags;
-	u32 file_slot;
-	long unsigned int nofile;
-};
-
-struct io_alloc_cache {
-	void **entries;
-	unsigned int nr_cached;
-	unsigned int max_cached;
-	unsigned int elem_size;
-	unsigned int init_clear;
-};
-
 struct io_apic {
 	unsigned int index;
 	unsigned int unused[3];
 	unsigned int data;
 	unsigned int unused2[11];
 	unsigned int eoi;
-};
-
-struct iou_vec {
-	union {
-		struct iovec *iovec;
-		struct bio_vec *bvec;
-	};
-	unsigned int nr;
-};
-
-struct io_uring_sqe {
-	__u8 opcode;
-	__u8 flags;
-	__u16 ioprio;
-	__s32 fd;
-	union {
-		__u64 off;
-		__u64 addr2;
-		struct {
-			__u32 cmd_op;
-			__u32 __pad1;
-		};
-	};
-	union {
-		__u64 addr;
-		__u64 splice_off_in;
-		struct {
-			__u32 level;
-			__u32 optname;
-		};
-	};
-	__u32 len;
-	union {
-		__u32 rw_flags;
-		__u32 fsync_flags;
-		__u16 poll_events;
-		__u32 poll32_events;
-		__u32 sync_range_flags;
-		__u32 msg_flags;
-		__u32 timeout_flags;
-		__u32 accept_flags;
-		__u32 cancel_flags;
-		__u32 open_flags;
-		__u32 statx_flags;
-		__u32 fadvise_advice;
-		__u32 splice_flags;
-		__u32 rename_flags;
-		__u32 unlink_flags;
-		__u32 hardlink_flags;
-		__u32 xattr_flags;
-		__u32 msg_ring_flags;
-		__u32 uring_cmd_flags;
-		__u32 waitid_flags;
-		__u32 futex_flags;
-		__u32 install_fd_flags;
-		__u32 nop_flags;
-		__u32 pipe_flags;
-	};
-	__u64 user_data;
-	union {
-		__u16 buf_index;
-		__u16 buf_group;
-	};
-	__u16 personality;
-	union {
-		__s32 splice_fd_in;
-		__u32 file_index;
-		__u32 zcrx_ifq_idx;
-		__u32 optlen;
-		struct {
-			__u16 addr_len;
-			__u16 __pad3[1];
-		};
-		struct {
-			__u8 write_stream;
-			__u8 __pad4[3];
-		};
-	};
-	union {
-		struct {
-			__u64 addr3;
-			__u64 __pad2[1];
-		};
-		struct {
-			__u64 attr_ptr;
-			__u64 attr_type_mask;
-		};
-		__u64 optval;
-		__u8 cmd[0];
-	};
-};
-
-struct io_async_cmd {
-	struct iou_vec vec;
-	struct io_uring_sqe sqes[2];
-};
-
-struct ubuf_info;
-
-struct msghdr {
-	void *msg_name;
-	int msg_namelen;
-	int msg_inq;
-	struct iov_iter msg_iter;
-	union {
-		void *msg_control;
-		void *msg_control_user;
-	};
-	bool msg_control_is_user: 1;
-	bool msg_get_inq: 1;
-	unsigned int msg_flags;
-	__kernel_size_t msg_controllen;
-	struct ubuf_info *msg_ubuf;
-	int (*sg_from_iter)(struct sk_buff *, struct iov_iter *, size_t);
-};
-
-struct io_async_msghdr {
-	struct iou_vec vec;
-	union {
-		struct {
-			int namelen;
-			struct iovec fast_iov;
-			__kernel_size_t controllen;
-			__kernel_size_t payloadlen;
-			struct sockaddr *uaddr;
-			struct msghdr msg;
-			struct __kernel_sockaddr_storage addr;
-		};
-		struct {
-			int namelen;
-			struct iovec fast_iov;
-			__kernel_size_t controllen;
-			__kernel_size_t payloadlen;
-			struct sockaddr *uaddr;
-			struct msghdr msg;
-			struct __kernel_sockaddr_storage addr;
-		} clear;
-	};
-};
-
-struct iov_iter_state {
-	size_t iov_offset;
-	size_t count;
-	long unsigned int nr_segs;
-};
-
-struct wait_page_queue {
-	struct folio *folio;
-	int bit_nr;
-	wait_queue_entry_t wait;
-};
-
-struct uio_meta {
-	uio_meta_flags_t flags;
-	u16 app_tag;
-	u64 seed;
-	struct iov_iter iter;
-};
-
-struct io_meta_state {
-	u32 seed;
-	struct iov_iter_state iter_meta;
-};
-
-struct io_async_rw {
-	struct iou_vec vec;
-	size_t bytes_done;
-	union {
-		struct {
-			struct iov_iter iter;
-			struct iov_iter_state iter_state;
-			struct iovec fast_iov;
-			unsigned int buf_group;
-			union {
-				struct wait_page_queue wpq;
-				struct {
-					struct uio_meta meta;
-					struct io_meta_state meta_state;
-				};
-			};
-		};
-		struct {
-			struct iov_iter iter;
-			struct iov_iter_state iter_state;
-			struct iovec fast_iov;
-			unsigned int buf_group;
-			union {
-				struct wait_page_queue wpq;
-				struct {
-					struct uio_meta meta;
-					struct io_meta_state meta_state;
-				};
-			};
-		} clear;
-	};
-};
-
-struct io_big_cqe {
-	u64 extra1;
-	u64 extra2;
-};
-
-struct io_bind {
-	struct file *file;
-	int addr_len;
 };
 
 struct io_bitmap {
@@ -45774,110 +42940,9 @@ struct io_bitmap {
 	long unsigned int bitmap[1024];
 };
 
-struct io_bpf_filter {
-	refcount_t refs;
-	struct bpf_prog *prog;
-	struct io_bpf_filter *next;
-};
-
-struct io_bpf_filters {
-	refcount_t refs;
-	spinlock_t lock;
-	struct io_bpf_filter **filters;
-	struct callback_head callback_head;
-};
-
-struct io_buffer_list;
-
-struct io_br_sel {
-	struct io_buffer_list *buf_list;
-	union {
-		void *addr;
-		ssize_t val;
-	};
-};
-
-struct io_buffer {
-	struct list_head list;
-	__u64 addr;
-	__u32 len;
-	__u16 bid;
-	__u16 bgid;
-};
-
-struct io_mapped_region {
-	struct page **pages;
-	void *ptr;
-	unsigned int nr_pages;
-	unsigned int flags;
-};
-
-struct io_uring_buf_ring;
-
-struct io_buffer_list {
-	union {
-		struct list_head buf_list;
-		struct io_uring_buf_ring *buf_ring;
-	};
-	int nbufs;
-	__u16 bgid;
-	__u16 head;
-	__u16 mask;
-	__u16 flags;
-	__u32 min_left_sub_one;
-	struct io_mapped_region region;
-};
-
-struct io_cancel {
-	struct file *file;
-	u64 addr;
-	u32 flags;
-	s32 fd;
-	u8 opcode;
-};
-
-struct io_ring_ctx;
-
-struct io_cancel_data {
-	struct io_ring_ctx *ctx;
-	u64 data;
-	struct file *file;
-	u8 opcode;
-	u32 flags;
-	int seq;
-	bool running;
-};
-
-struct io_wq_work;
-
-typedef bool work_cancel_fn(struct io_wq_work *, void *);
-
-struct io_cb_cancel_data {
-	work_cancel_fn *fn;
-	void *data;
-	int nr_running;
-	int nr_pending;
-	bool cancel_all;
-};
-
-struct io_close {
-	struct file *file;
-	int fd;
-	u32 file_slot;
-};
-
-struct io_cmd_data {
-	struct file *file;
-	__u8 data[56];
-};
-
-struct io_kiocb;
-
-struct io_cold_def {
-	const char *name;
-	void (*sqe_copy)(struct io_kiocb *);
-	void (*cleanup)(struct io_kiocb *);
-	void (*fail)(struct io_kiocb *);
+struct rq_list {
+	struct request *head;
+	struct request *tail;
 };
 
 struct io_comp_batch {
@@ -45887,24 +42952,10 @@ struct io_comp_batch {
 	void *poll_ctx;
 };
 
-struct io_connect {
-	struct file *file;
-	struct sockaddr *addr;
-	int addr_len;
-	bool in_progress;
-	bool seen_econnaborted;
-};
-
 struct io_context {
 	atomic_long_t refcount;
 	atomic_t active_ref;
 	short unsigned int ioprio;
-};
-
-struct io_copy_cache {
-	struct page *page;
-	long unsigned int offset;
-	size_t size;
 };
 
 struct io_cq {
@@ -45919,826 +42970,6 @@ struct io_cq {
 		struct callback_head __rcu_head;
 	};
 	unsigned int flags;
-};
-
-struct io_cqe {
-	__u64 user_data;
-	__s32 res;
-	union {
-		__u32 flags;
-		int fd;
-	};
-};
-
-struct io_cqring_offsets {
-	__u32 head;
-	__u32 tail;
-	__u32 ring_mask;
-	__u32 ring_entries;
-	__u32 overflow;
-	__u32 cqes;
-	__u32 flags;
-	__u32 resv1;
-	__u64 user_addr;
-};
-
-struct io_sqring_offsets {
-	__u32 head;
-	__u32 tail;
-	__u32 ring_mask;
-	__u32 ring_entries;
-	__u32 flags;
-	__u32 dropped;
-	__u32 array;
-	__u32 resv1;
-	__u64 user_addr;
-};
-
-struct io_uring_params {
-	__u32 sq_entries;
-	__u32 cq_entries;
-	__u32 flags;
-	__u32 sq_thread_cpu;
-	__u32 sq_thread_idle;
-	__u32 features;
-	__u32 wq_fd;
-	__u32 resv[3];
-	struct io_sqring_offsets sq_off;
-	struct io_cqring_offsets cq_off;
-};
-
-struct io_rings_layout {
-	size_t rings_size;
-	size_t sq_size;
-	size_t sq_array_offset;
-};
-
-struct io_ctx_config {
-	struct io_uring_params p;
-	struct io_rings_layout layout;
-	struct io_uring_params *uptr;
-};
-
-struct io_defer_entry {
-	struct list_head list;
-	struct io_kiocb *req;
-};
-
-struct io_epoll {
-	struct file *file;
-	int epfd;
-	int op;
-	int fd;
-	struct epoll_event event;
-};
-
-struct io_epoll_wait {
-	struct file *file;
-	int maxevents;
-	struct epoll_event *events;
-};
-
-struct io_ev_fd {
-	struct eventfd_ctx *cq_ev_fd;
-	unsigned int eventfd_async;
-	unsigned int last_cq_tail;
-	refcount_t refs;
-	atomic_t ops;
-	struct callback_head rcu;
-};
-
-struct io_fadvise {
-	struct file *file;
-	u64 offset;
-	u64 len;
-	u32 advice;
-};
-
-struct io_rsrc_node;
-
-struct io_rsrc_data {
-	unsigned int nr;
-	struct io_rsrc_node **nodes;
-};
-
-struct io_file_table {
-	struct io_rsrc_data data;
-	long unsigned int *bitmap;
-	unsigned int alloc_hint;
-};
-
-struct io_fixed_install {
-	struct file *file;
-	unsigned int o_flags;
-};
-
-struct io_ftrunc {
-	struct file *file;
-	loff_t len;
-};
-
-struct io_futex {
-	struct file *file;
-	void *uaddr;
-	long unsigned int futex_val;
-	long unsigned int futex_mask;
-	u32 futex_flags;
-	unsigned int futex_nr;
-	bool futexv_unqueued;
-};
-
-struct io_futex_data {
-	struct futex_q q;
-	struct io_kiocb *req;
-};
-
-struct io_futexv_data {
-	long unsigned int owned;
-	struct futex_vector futexv[0];
-};
-
-struct io_hash_bucket {
-	struct hlist_head list;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-};
-
-struct io_hash_table {
-	struct io_hash_bucket *hbs;
-	unsigned int hash_bits;
-};
-
-struct io_imu_folio_data {
-	unsigned int nr_pages_head;
-	unsigned int nr_pages_mid;
-	unsigned int folio_shift;
-	unsigned int nr_folios;
-	long unsigned int first_folio_page_idx;
-};
-
-struct io_uring_bpf_ctx;
-
-struct io_issue_def {
-	unsigned int needs_file: 1;
-	unsigned int plug: 1;
-	unsigned int ioprio: 1;
-	unsigned int iopoll: 1;
-	unsigned int buffer_select: 1;
-	unsigned int hash_reg_file: 1;
-	unsigned int unbound_nonreg_file: 1;
-	unsigned int pollin: 1;
-	unsigned int pollout: 1;
-	unsigned int poll_exclusive: 1;
-	unsigned int audit_skip: 1;
-	unsigned int vectored: 1;
-	unsigned int is_128: 1;
-	short unsigned int async_size;
-	short unsigned int filter_pdu_size;
-	int (*issue)(struct io_kiocb *, unsigned int);
-	int (*prep)(struct io_kiocb *, const struct io_uring_sqe *);
-	void (*filter_populate)(struct io_uring_bpf_ctx *, struct io_kiocb *);
-};
-
-struct io_wq_work_node {
-	struct io_wq_work_node *next;
-};
-
-struct io_tw_req;
-
-struct io_tw_state;
-
-typedef struct io_tw_state io_tw_token_t;
-
-typedef void (*io_req_tw_func_t)(struct io_tw_req, io_tw_token_t);
-
-struct io_task_work {
-	struct llist_node node;
-	io_req_tw_func_t func;
-};
-
-struct io_wq_work {
-	struct io_wq_work_node list;
-	atomic_t flags;
-	int cancel_seq;
-};
-
-struct io_uring_task;
-
-struct io_kiocb {
-	union {
-		struct file *file;
-		struct io_cmd_data cmd;
-	};
-	u8 opcode;
-	u8 iopoll_completed;
-	u16 buf_index;
-	io_req_flags_t flags;
-	struct io_cqe cqe;
-	struct io_ring_ctx *ctx;
-	struct io_uring_task *tctx;
-	union {
-		struct io_buffer *kbuf;
-		struct io_rsrc_node *buf_node;
-	};
-	union {
-		struct io_wq_work_node comp_list;
-		__poll_t apoll_events;
-	};
-	struct io_rsrc_node *file_node;
-	atomic_t refs;
-	bool cancel_seq_set;
-	union {
-		struct io_task_work io_task_work;
-		u64 iopoll_start;
-	};
-	union {
-		struct hlist_node hash_node;
-		struct list_head iopoll_node;
-		struct callback_head callback_head;
-	};
-	struct async_poll *apoll;
-	void *async_data;
-	atomic_t poll_refs;
-	struct io_kiocb *link;
-	const struct cred *creds;
-	struct io_wq_work work;
-	struct io_big_cqe big_cqe;
-};
-
-struct io_link {
-	struct file *file;
-	int old_dfd;
-	int new_dfd;
-	struct delayed_filename oldpath;
-	struct delayed_filename newpath;
-	int flags;
-};
-
-struct io_listen {
-	struct file *file;
-	int backlog;
-};
-
-struct io_madvise {
-	struct file *file;
-	u64 addr;
-	u64 len;
-	u32 advice;
-};
-
-struct io_mapped_ubuf {
-	u64 ubuf;
-	size_t len;
-	unsigned int nr_bvecs;
-	unsigned int folio_shift;
-	refcount_t refs;
-	u8 flags;
-	u8 dir;
-	void (*release)(void *);
-	void *priv;
-	struct bio_vec bvec[0];
-};
-
-struct io_mkdir {
-	struct file *file;
-	int dfd;
-	umode_t mode;
-	struct delayed_filename filename;
-};
-
-struct io_msg {
-	struct file *file;
-	struct file *src_file;
-	struct callback_head tw;
-	u64 user_data;
-	u32 len;
-	u32 cmd;
-	u32 src_fd;
-	union {
-		u32 dst_fd;
-		u32 cqe_flags;
-	};
-	u32 flags;
-};
-
-struct io_napi_entry {
-	unsigned int napi_id;
-	struct list_head list;
-	long unsigned int timeout;
-	struct hlist_node node;
-	struct callback_head rcu;
-};
-
-struct io_nop {
-	struct file *file;
-	int result;
-	int fd;
-	unsigned int flags;
-	__u64 extra1;
-	__u64 extra2;
-};
-
-struct ubuf_info_ops;
-
-struct ubuf_info {
-	const struct ubuf_info_ops *ops;
-	refcount_t refcnt;
-	u8 flags;
-};
-
-struct io_notif_data {
-	struct file *file;
-	struct ubuf_info uarg;
-	struct io_notif_data *next;
-	struct io_notif_data *head;
-	unsigned int account_pages;
-	bool zc_report;
-	bool zc_used;
-	bool zc_copied;
-};
-
-struct open_how {
-	__u64 flags;
-	__u64 mode;
-	__u64 resolve;
-};
-
-struct io_open {
-	struct file *file;
-	int dfd;
-	u32 file_slot;
-	struct delayed_filename filename;
-	struct open_how how;
-	long unsigned int nofile;
-};
-
-struct io_uring_cqe {
-	__u64 user_data;
-	__s32 res;
-	__u32 flags;
-	__u64 big_cqe[0];
-};
-
-struct io_overflow_cqe {
-	struct list_head list;
-	struct io_uring_cqe cqe;
-};
-
-struct io_pipe {
-	struct file *file;
-	int *fds;
-	int flags;
-	int file_slot;
-	long unsigned int nofile;
-};
-
-struct io_poll_table {
-	struct poll_table_struct pt;
-	struct io_kiocb *req;
-	int nr_entries;
-	int error;
-	bool owning;
-	__poll_t result_mask;
-};
-
-struct io_poll_update {
-	struct file *file;
-	u64 old_user_data;
-	u64 new_user_data;
-	__poll_t events;
-	bool update_events;
-	bool update_user_data;
-};
-
-struct io_provide_buf {
-	struct file *file;
-	__u64 addr;
-	__u32 len;
-	__u32 bgid;
-	__u32 nbufs;
-	__u16 bid;
-};
-
-struct io_uring_query_opcode {
-	__u32 nr_request_opcodes;
-	__u32 nr_register_opcodes;
-	__u64 feature_flags;
-	__u64 ring_setup_flags;
-	__u64 enter_flags;
-	__u64 sqe_flags;
-	__u32 nr_query_opcodes;
-	__u32 __pad;
-};
-
-struct io_uring_query_zcrx {
-	__u64 register_flags;
-	__u64 area_flags;
-	__u32 nr_ctrl_opcodes;
-	__u32 features;
-	__u32 rq_hdr_size;
-	__u32 rq_hdr_alignment;
-	__u64 __resv2;
-};
-
-struct io_uring_query_zcrx_event {
-	__u32 event_flags;
-	__u32 stats_size;
-	__u32 stats_off_alignment;
-	__u32 __resv1;
-	__u64 __resv2[4];
-};
-
-struct io_uring_query_scq {
-	__u64 hdr_size;
-	__u64 hdr_alignment;
-};
-
-union io_query_data {
-	struct io_uring_query_opcode opcodes;
-	struct io_uring_query_zcrx zcrx;
-	struct io_uring_query_zcrx_event zcrx_notif;
-	struct io_uring_query_scq scq;
-};
-
-struct io_uring_recvmsg_out {
-	__u32 namelen;
-	__u32 controllen;
-	__u32 payloadlen;
-	__u32 flags;
-};
-
-struct io_recvmsg_multishot_hdr {
-	struct io_uring_recvmsg_out msg;
-	struct __kernel_sockaddr_storage addr;
-};
-
-struct io_zcrx_ifq;
-
-struct io_recvzc {
-	struct file *file;
-	u16 flags;
-	u32 len;
-	struct io_zcrx_ifq *ifq;
-};
-
-struct io_rename {
-	struct file *file;
-	int old_dfd;
-	int new_dfd;
-	struct delayed_filename oldpath;
-	struct delayed_filename newpath;
-	int flags;
-};
-
-struct io_restriction {
-	long unsigned int register_op[1];
-	long unsigned int sqe_op[2];
-	struct io_bpf_filters *bpf_filters;
-	bool bpf_filters_cow;
-	u8 sqe_flags_allowed;
-	u8 sqe_flags_required;
-	bool op_registered;
-	bool reg_registered;
-};
-
-struct io_wq_work_list {
-	struct io_wq_work_node *first;
-	struct io_wq_work_node *last;
-};
-
-struct io_submit_link {
-	struct io_kiocb *head;
-	struct io_kiocb *last;
-};
-
-struct io_submit_state {
-	struct io_wq_work_node free_list;
-	struct io_wq_work_list compl_reqs;
-	struct io_submit_link link;
-	bool plug_started;
-	bool need_plug;
-	bool cq_flush;
-	short unsigned int submit_nr;
-	struct blk_plug plug;
-};
-
-struct mpscq {
-	struct llist_node *tail;
-	struct llist_node stub;
-};
-
-struct io_rings;
-
-struct io_sq_data;
-
-struct io_wq_hash;
-
-struct io_ring_ctx {
-	struct {
-		unsigned int flags;
-		unsigned int int_flags;
-		struct task_struct *submitter_task;
-		struct io_rings *rings;
-		struct io_bpf_filter **bpf_filters;
-		struct percpu_ref refs;
-		clockid_t clockid;
-		enum tk_offsets clock_offset;
-		enum task_work_notify_mode notify_method;
-		unsigned int sq_thread_idle;
-	};
-	struct {
-		struct mutex uring_lock;
-		u32 *sq_array;
-		struct io_uring_sqe *sq_sqes;
-		unsigned int cached_sq_head;
-		unsigned int sq_entries;
-		atomic_t cancel_seq;
-		bool poll_multi_queue;
-		struct list_head iopoll_list;
-		struct llist_node *work_head;
-		struct io_file_table file_table;
-		struct io_rsrc_data buf_table;
-		struct io_alloc_cache node_cache;
-		struct io_alloc_cache imu_cache;
-		struct io_submit_state submit_state;
-		struct xarray io_bl_xa;
-		struct io_hash_table cancel_table;
-		struct io_alloc_cache apoll_cache;
-		struct io_alloc_cache netmsg_cache;
-		struct io_alloc_cache rw_cache;
-		struct io_alloc_cache cmd_cache;
-		int (*loop_step)(struct iou_ctx *, struct iou_loop_params *);
-		struct hlist_head cancelable_uring_cmd;
-		u64 hybrid_poll_time;
-		long: 64;
-	};
-	struct {
-		struct io_uring_cqe *cqe_cached;
-		struct io_uring_cqe *cqe_sentinel;
-		unsigned int cached_cq_tail;
-		unsigned int cq_entries;
-		struct io_ev_fd *io_ev_fd;
-		void *cq_wait_arg;
-		size_t cq_wait_size;
-		long: 64;
-		long: 64;
-	};
-	struct {
-		struct io_rings *rings_rcu;
-		struct mpscq work_list;
-		long unsigned int check_cq;
-		atomic_t cq_wait_nr;
-		atomic_t cq_timeouts;
-		struct wait_queue_head cq_wait;
-	};
-	struct {
-		raw_spinlock_t timeout_lock;
-		struct list_head timeout_list;
-		struct list_head ltimeout_list;
-		unsigned int cq_last_tm_flush;
-		long: 64;
-		long: 64;
-	};
-	spinlock_t completion_lock;
-	struct list_head cq_overflow_list;
-	struct hlist_head waitid_list;
-	struct hlist_head futex_list;
-	struct io_alloc_cache futex_cache;
-	const struct cred *sq_creds;
-	struct io_sq_data *sq_data;
-	struct wait_queue_head sqo_sq_wait;
-	struct list_head sqd_list;
-	unsigned int file_alloc_start;
-	unsigned int file_alloc_end;
-	struct wait_queue_head poll_wq;
-	struct io_restriction restrictions;
-	struct xarray zcrx_ctxs;
-	struct xarray hpage_acct;
-	u32 pers_next;
-	struct xarray personalities;
-	struct io_wq_hash *hash_map;
-	struct user_struct *user;
-	struct mm_struct *mm_account;
-	struct list_head tctx_list;
-	struct mutex tctx_lock;
-	struct work_struct exit_work;
-	struct completion ref_comp;
-	u32 iowq_limits[2];
-	struct callback_head poll_wq_task_work;
-	struct callback_head poll_wq_rcu;
-	atomic_t poll_wq_rcu_pending;
-	struct list_head defer_list;
-	unsigned int nr_drained;
-	struct io_kiocb *drain_req;
-	unsigned int nr_req_allocated;
-	struct list_head napi_list;
-	spinlock_t napi_lock;
-	ktime_t napi_busy_poll_dt;
-	bool napi_prefer_busy_poll;
-	u8 napi_track_mode;
-	struct hlist_head napi_ht[16];
-	struct io_uring_bpf_ops *bpf_ops;
-	struct mutex mmap_lock;
-	struct io_mapped_region sq_region;
-	struct io_mapped_region ring_region;
-	struct io_mapped_region param_region;
-	struct kcov_common_handle_id kcov_handle;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-};
-
-struct io_ring_ctx_rings {
-	struct io_rings *rings;
-	struct io_uring_sqe *sq_sqes;
-	struct io_mapped_region sq_region;
-	struct io_mapped_region ring_region;
-};
-
-struct io_uring {
-	u32 head;
-	u32 tail;
-};
-
-struct io_rings {
-	struct io_uring sq;
-	struct io_uring cq;
-	u32 sq_ring_mask;
-	u32 cq_ring_mask;
-	u32 sq_ring_entries;
-	u32 cq_ring_entries;
-	u32 sq_dropped;
-	atomic_t sq_flags;
-	u32 cq_flags;
-	u32 cq_overflow;
-	long: 64;
-	long: 64;
-	struct io_uring_cqe cqes[0];
-};
-
-struct io_rsrc_node {
-	unsigned char type;
-	int refs;
-	u64 tag;
-	union {
-		long unsigned int file_ptr;
-		struct io_mapped_ubuf *buf;
-	};
-};
-
-struct io_rsrc_update {
-	struct file *file;
-	u64 arg;
-	u32 nr_args;
-	u32 offset;
-};
-
-struct io_rw {
-	struct kiocb kiocb;
-	u64 addr;
-	u32 len;
-	rwf_t flags;
-};
-
-struct io_shutdown {
-	struct file *file;
-	int how;
-};
-
-struct io_socket {
-	struct file *file;
-	int domain;
-	int type;
-	int protocol;
-	int flags;
-	u32 file_slot;
-	long unsigned int nofile;
-};
-
-struct io_splice {
-	struct file *file_out;
-	loff_t off_out;
-	loff_t off_in;
-	u64 len;
-	int splice_fd_in;
-	unsigned int flags;
-	struct io_rsrc_node *rsrc_node;
-};
-
-struct io_sq_data {
-	refcount_t refs;
-	refcount_t free_refs;
-	atomic_t park_pending;
-	struct mutex lock;
-	struct list_head ctx_list;
-	struct task_struct *thread;
-	struct wait_queue_head wait;
-	unsigned int sq_thread_idle;
-	int sq_cpu;
-	pid_t task_pid;
-	pid_t task_tgid;
-	u64 work_time;
-	long unsigned int state;
-};
-
-struct io_sq_time {
-	bool started;
-	u64 usec;
-};
-
-struct user_msghdr;
-
-struct io_sr_msg {
-	struct file *file;
-	union {
-		struct compat_msghdr *umsg_compat;
-		struct user_msghdr *umsg;
-		void *buf;
-	};
-	int len;
-	unsigned int done_io;
-	unsigned int msg_flags;
-	unsigned int nr_multishot_loops;
-	u16 flags;
-	u16 buf_group;
-	unsigned int mshot_len;
-	unsigned int mshot_total_len;
-	void *msg_control;
-	struct io_kiocb *notif;
-};
-
-struct statx;
-
-struct io_statx {
-	struct file *file;
-	int dfd;
-	unsigned int mask;
-	unsigned int flags;
-	struct delayed_filename filename;
-	struct statx *buffer;
-};
-
-struct io_sync {
-	struct file *file;
-	loff_t len;
-	loff_t off;
-	int flags;
-	int mode;
-};
-
-struct io_task_cancel {
-	struct io_uring_task *tctx;
-	bool all;
-};
-
-struct io_tctx_exit {
-	struct callback_head task_work;
-	struct completion completion;
-	struct io_ring_ctx *ctx;
-	bool in_cancel;
-};
-
-struct io_tctx_node {
-	struct list_head ctx_node;
-	struct task_struct *task;
-	struct io_ring_ctx *ctx;
-};
-
-struct io_timeout {
-	struct file *file;
-	u32 off;
-	u32 target_seq;
-	u32 repeats;
-	struct list_head list;
-	struct io_kiocb *head;
-	struct io_kiocb *prev;
-};
-
-struct io_timeout_data {
-	struct io_kiocb *req;
-	struct hrtimer timer;
-	ktime_t time;
-	enum hrtimer_mode mode;
-	u32 flags;
-};
-
-struct io_timeout_rem {
-	struct file *file;
-	u64 addr;
-	ktime_t time;
-	u32 flags;
-	bool ltimeout;
-};
-
-struct io_timespec {
-	__u64 tv_sec;
-	__u64 tv_nsec;
 };
 
 struct io_tlb_area {
@@ -46778,550 +43009,6 @@ struct io_tlb_slot {
 	size_t alloc_size;
 	short unsigned int list;
 	short unsigned int pad_slots;
-};
-
-struct io_tw_req {
-	struct io_kiocb *req;
-};
-
-struct io_tw_state {
-	bool cancel;
-};
-
-struct io_unlink {
-	struct file *file;
-	int dfd;
-	int flags;
-	struct delayed_filename filename;
-};
-
-struct io_uring_attr_pi {
-	__u16 flags;
-	__u16 app_tag;
-	__u32 len;
-	__u64 addr;
-	__u64 seed;
-	__u64 rsvd;
-};
-
-struct io_uring_bpf_filter {
-	__u32 opcode;
-	__u32 flags;
-	__u32 filter_len;
-	__u8 pdu_size;
-	__u8 resv[3];
-	__u64 filter_ptr;
-	__u64 resv2[5];
-};
-
-struct io_uring_bpf {
-	__u16 cmd_type;
-	__u16 cmd_flags;
-	__u32 resv;
-	union {
-		struct io_uring_bpf_filter filter;
-	};
-};
-
-struct io_uring_bpf_ctx {
-	__u64 user_data;
-	__u8 opcode;
-	__u8 sqe_flags;
-	__u8 pdu_size;
-	__u8 pad[5];
-	union {
-		struct {
-			__u32 family;
-			__u32 type;
-			__u32 protocol;
-		} socket;
-		struct {
-			__u64 flags;
-			__u64 mode;
-			__u64 resolve;
-		} open;
-		struct {
-			__u32 family;
-			__be16 port;
-			__u8 pad[2];
-			union {
-				__be32 v4_addr;
-				__u8 v6_addr[16];
-			};
-		} connect;
-	};
-};
-
-struct io_uring_buf {
-	__u64 addr;
-	__u32 len;
-	__u16 bid;
-	__u16 resv;
-};
-
-struct io_uring_buf_reg {
-	__u64 ring_addr;
-	__u32 ring_entries;
-	__u16 bgid;
-	__u16 flags;
-	__u32 min_left;
-	__u32 resv[5];
-};
-
-struct io_uring_buf_ring {
-	union {
-		struct {
-			__u64 resv1;
-			__u32 resv2;
-			__u16 resv3;
-			__u16 tail;
-		};
-		struct {
-			struct {} __empty_bufs;
-			struct io_uring_buf bufs[0];
-		};
-	};
-};
-
-struct io_uring_buf_status {
-	__u32 buf_group;
-	__u32 head;
-	__u32 resv[8];
-};
-
-struct io_uring_clock_register {
-	__u32 clockid;
-	__u32 __resv[3];
-};
-
-struct io_uring_clone_buffers {
-	__u32 src_fd;
-	__u32 flags;
-	__u32 src_off;
-	__u32 dst_off;
-	__u32 nr;
-	__u32 pad[3];
-};
-
-struct io_uring_cmd {
-	struct file *file;
-	const struct io_uring_sqe *sqe;
-	u32 cmd_op;
-	u32 flags;
-	u8 pdu[32];
-	u8 unused[8];
-};
-
-struct io_uring_file_index_range {
-	__u32 off;
-	__u32 len;
-	__u64 resv;
-};
-
-struct io_uring_getevents_arg {
-	__u64 sigmask;
-	__u32 sigmask_sz;
-	__u32 min_wait_usec;
-	__u64 ts;
-};
-
-struct io_uring_mem_region_reg {
-	__u64 region_uptr;
-	__u64 flags;
-	__u64 __resv[2];
-};
-
-struct io_uring_napi {
-	__u32 busy_poll_to;
-	__u8 prefer_busy_poll;
-	__u8 opcode;
-	__u8 pad[2];
-	__u32 op_param;
-	__u32 resv;
-};
-
-struct io_uring_probe_op {
-	__u8 op;
-	__u8 resv;
-	__u16 flags;
-	__u32 resv2;
-};
-
-struct io_uring_probe {
-	__u8 last_op;
-	__u8 ops_len;
-	__u16 resv;
-	__u32 resv2[3];
-	struct io_uring_probe_op ops[0];
-};
-
-struct io_uring_query_hdr {
-	__u64 next_entry;
-	__u64 query_data;
-	__u32 query_op;
-	__u32 size;
-	__s32 result;
-	__u32 __resv[3];
-};
-
-struct io_uring_reg_wait {
-	struct __kernel_timespec ts;
-	__u32 min_wait_usec;
-	__u32 flags;
-	__u64 sigmask;
-	__u32 sigmask_sz;
-	__u32 pad[3];
-	__u64 pad2[2];
-};
-
-struct io_uring_region_desc {
-	__u64 user_addr;
-	__u64 size;
-	__u32 flags;
-	__u32 id;
-	__u64 mmap_offset;
-	__u64 __resv[4];
-};
-
-struct io_uring_restriction {
-	__u16 opcode;
-	union {
-		__u8 register_op;
-		__u8 sqe_op;
-		__u8 sqe_flags;
-	};
-	__u8 resv;
-	__u32 resv2[3];
-};
-
-struct io_uring_rsrc_register {
-	__u32 nr;
-	__u32 flags;
-	__u64 resv2;
-	__u64 data;
-	__u64 tags;
-};
-
-struct io_uring_rsrc_update {
-	__u32 offset;
-	__u32 resv;
-	__u64 data;
-};
-
-struct io_uring_rsrc_update2 {
-	__u32 offset;
-	__u32 resv;
-	__u64 data;
-	__u64 tags;
-	__u32 nr;
-	__u32 resv2;
-};
-
-struct io_uring_sync_cancel_reg {
-	__u64 addr;
-	__s32 fd;
-	__u32 flags;
-	struct __kernel_timespec timeout;
-	__u8 opcode;
-	__u8 pad[7];
-	__u64 pad2[3];
-};
-
-struct io_wq;
-
-struct io_uring_task {
-	int cached_refs;
-	const struct io_ring_ctx *last;
-	struct task_struct *task;
-	struct io_wq *io_wq;
-	struct llist_node *task_head;
-	struct file *registered_rings[16];
-	struct xarray xa;
-	struct wait_queue_head wait;
-	atomic_t in_cancel;
-	atomic_t inflight_tracked;
-	struct percpu_counter inflight;
-	struct work_struct fallback_work;
-	struct callback_head rcu;
-	long: 64;
-	long: 64;
-	struct {
-		struct mpscq task_list;
-		struct callback_head task_work;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-	};
-};
-
-struct io_uring_task_restriction {
-	__u16 flags;
-	__u16 nr_res;
-	__u32 resv[3];
-	struct {
-		struct {} __empty_restrictions;
-		struct io_uring_restriction restrictions[0];
-	};
-};
-
-struct io_uring_zcrx_area_reg {
-	__u64 addr;
-	__u64 len;
-	__u64 rq_area_token;
-	__u32 flags;
-	__u32 dmabuf_fd;
-	__u64 __resv2[2];
-};
-
-struct io_uring_zcrx_cqe {
-	__u64 off;
-	__u64 __pad;
-};
-
-struct io_uring_zcrx_offsets {
-	__u32 head;
-	__u32 tail;
-	__u32 rqes;
-	__u32 __resv2;
-	__u64 __resv[2];
-};
-
-struct io_uring_zcrx_ifq_reg {
-	__u32 if_idx;
-	__u32 if_rxq;
-	__u32 rq_entries;
-	__u32 flags;
-	__u64 area_ptr;
-	__u64 region_ptr;
-	struct io_uring_zcrx_offsets offsets;
-	__u32 zcrx_id;
-	__u32 rx_buf_len;
-	__u64 event_desc;
-	__u64 __resv[2];
-};
-
-struct io_uring_zcrx_rqe {
-	__u64 off;
-	__u32 len;
-	__u32 __pad;
-};
-
-struct io_wait_queue {
-	struct wait_queue_entry wq;
-	struct io_ring_ctx *ctx;
-	unsigned int cq_tail;
-	unsigned int cq_min_tail;
-	unsigned int nr_timeouts;
-	int hit_timeout;
-	ktime_t min_timeout;
-	ktime_t timeout;
-	struct hrtimer t;
-	ktime_t napi_busy_poll_dt;
-	bool napi_prefer_busy_poll;
-};
-
-struct waitid_info {
-	pid_t pid;
-	uid_t uid;
-	int status;
-	int cause;
-};
-
-struct io_waitid {
-	struct file *file;
-	int which;
-	pid_t upid;
-	int options;
-	atomic_t refs;
-	struct wait_queue_head *head;
-	struct siginfo *infop;
-	struct waitid_info info;
-};
-
-struct rusage;
-
-struct wait_opts {
-	enum pid_type wo_type;
-	int wo_flags;
-	struct pid *wo_pid;
-	struct waitid_info *wo_info;
-	int wo_stat;
-	struct rusage *wo_rusage;
-	wait_queue_entry_t child_wait;
-	int notask_error;
-};
-
-struct io_waitid_async {
-	struct io_kiocb *req;
-	struct wait_opts wo;
-};
-
-struct io_wq_acct;
-
-struct io_worker {
-	refcount_t ref;
-	long unsigned int flags;
-	struct hlist_nulls_node nulls_node;
-	struct list_head all_list;
-	struct task_struct *task;
-	struct io_wq *wq;
-	struct io_wq_acct *acct;
-	struct io_wq_work *cur_work;
-	struct io_wq_work *next_work;
-	raw_spinlock_t lock;
-	struct completion ref_done;
-	long unsigned int create_state;
-	struct callback_head create_work;
-	int init_retries;
-	union {
-		struct callback_head rcu;
-		struct delayed_work work;
-	};
-};
-
-struct io_wq_acct {
-	raw_spinlock_t workers_lock;
-	unsigned int nr_workers;
-	unsigned int max_workers;
-	atomic_t nr_running;
-	struct hlist_nulls_head free_list;
-	struct list_head all_list;
-	raw_spinlock_t lock;
-	struct io_wq_work_list work_list;
-	long unsigned int flags;
-};
-
-struct io_wq {
-	long unsigned int state;
-	struct io_wq_hash *hash;
-	atomic_t worker_refs;
-	struct completion worker_done;
-	struct hlist_node cpuhp_node;
-	struct task_struct *task;
-	struct io_wq_acct acct[2];
-	struct wait_queue_entry wait;
-	struct io_wq_work *hash_tail[64];
-	cpumask_var_t cpu_mask;
-};
-
-struct io_wq_data {
-	struct io_wq_hash *hash;
-	struct task_struct *task;
-};
-
-struct io_wq_hash {
-	refcount_t refs;
-	long unsigned int map;
-	struct wait_queue_head wait;
-};
-
-struct xattr_name;
-
-struct kernel_xattr_ctx {
-	union {
-		const void *cvalue;
-		void *value;
-	};
-	void *kvalue;
-	size_t size;
-	struct xattr_name *kname;
-	unsigned int flags;
-};
-
-struct io_xattr {
-	struct file *file;
-	struct kernel_xattr_ctx ctx;
-	struct delayed_filename filename;
-};
-
-struct net_iov;
-
-struct net_iov_area {
-	struct net_iov *niovs;
-	size_t num_niovs;
-	long unsigned int base_virtual;
-};
-
-struct sg_table {
-	struct scatterlist *sgl;
-	unsigned int nents;
-	unsigned int orig_nents;
-};
-
-struct io_zcrx_mem {
-	long unsigned int size;
-	bool is_dmabuf;
-	struct page **pages;
-	long unsigned int nr_folios;
-	struct sg_table page_sg_table;
-	long unsigned int account_pages;
-	struct sg_table *sgt;
-	struct dma_buf_attachment *attach;
-	struct dma_buf *dmabuf;
-};
-
-struct io_zcrx_area {
-	struct net_iov_area nia;
-	struct io_zcrx_ifq *ifq;
-	atomic_t *user_refs;
-	bool is_mapped;
-	u16 area_id;
-	u32 free_count;
-	u32 *freelist;
-	struct io_zcrx_mem mem;
-};
-
-struct io_zcrx_args {
-	struct io_kiocb *req;
-	struct io_zcrx_ifq *ifq;
-	unsigned int nr_skbs;
-	bool stopped_early;
-};
-
-struct zcrx_rq_hdr;
-
-struct zcrx_rq {
-	spinlock_t lock;
-	struct zcrx_rq_hdr *ring;
-	struct io_uring_zcrx_rqe *rqes;
-	u32 cached_head;
-	u32 cached_tail;
-	u32 nr_entries;
-};
-
-struct zcrx_stats;
-
-struct io_zcrx_ifq {
-	struct io_zcrx_area **areas;
-	unsigned int nr_areas;
-	unsigned int niov_shift;
-	struct user_struct *user;
-	struct mm_struct *mm_account;
-	bool kern_readable;
-	long: 64;
-	long: 64;
-	long: 64;
-	struct zcrx_rq rq;
-	long: 64;
-	long: 64;
-	long: 64;
-	spinlock_t alloc_lock;
-	u32 if_rxq;
-	struct device *dev;
-	struct net_device *netdev;
-	netdevice_tracker netdev_tracker;
-	refcount_t refs;
-	refcount_t user_refs;
-	struct mutex pp_lock;
-	struct io_mapped_region rq_region;
-	spinlock_t ctx_lock;
-	struct io_ring_ctx *master_ctx;
-	u32 allowed_notif_mask;
-	u32 fired_notifs;
-	u64 notif_data;
-	struct zcrx_stats *notif_stats;
-	long: 64;
 };
 
 struct ioam6_hdr {
@@ -47437,179 +43124,49 @@ struct ioapic_alloc_info {
 	u32 valid: 1;
 };
 
-struct iocb {
-	__u64 aio_data;
-	__u32 aio_key;
-	__kernel_rwf_t aio_rw_flags;
-	__u16 aio_lio_opcode;
-	__s16 aio_reqprio;
-	__u32 aio_fildes;
-	__u64 aio_buf;
-	__u64 aio_nbytes;
-	__s64 aio_offset;
-	__u64 aio_reserved2;
-	__u32 aio_flags;
-	__u32 aio_resfd;
-};
-
-struct dax_device;
-
-struct iomap {
-	u64 addr;
-	loff_t offset;
-	u64 length;
-	u16 type;
-	u16 flags;
-	struct block_device *bdev;
-	struct dax_device *dax_dev;
-	void *inline_data;
-	void *private;
-	u64 validity_cookie;
-};
-
-struct iomap_dio_ops;
-
-struct iomap_dio {
-	struct kiocb *iocb;
-	const struct iomap_dio_ops *dops;
-	loff_t i_size;
-	loff_t size;
-	atomic_t ref;
-	unsigned int flags;
-	int error;
-	size_t done_before;
-	bool wait_for_completion;
-	union {
-		struct {
-			struct iov_iter *iter;
-			struct task_struct *waiter;
-		} submit;
-		struct {
-			struct work_struct work;
-		} aio;
-	};
-};
-
-struct iomap_iter;
-
-struct iomap_dio_ops {
-	int (*end_io)(struct kiocb *, ssize_t, int, unsigned int);
-	void (*submit_io)(const struct iomap_iter *, struct bio *, loff_t);
-	struct bio_set *bio_set;
-};
-
-struct iomap_dio_simple {
-	struct kiocb *iocb;
-	size_t size;
-	unsigned int dio_flags;
-	struct work_struct work;
-	long: 64;
-	struct bio bio;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-};
-
-struct iomap_folio_state {
-	spinlock_t state_lock;
-	unsigned int read_bytes_pending;
-	atomic_t write_bytes_pending;
-	long unsigned int state[0];
-};
-
-struct fsverity_info;
-
-struct iomap_ioend {
-	struct list_head io_list;
-	u16 io_flags;
-	struct inode *io_inode;
-	size_t io_size;
-	atomic_t io_remaining;
-	int io_error;
-	struct iomap_ioend *io_parent;
-	loff_t io_offset;
-	sector_t io_sector;
-	void *io_private;
-	struct fsverity_info *io_vi;
-	struct bio io_bio;
-};
-
-struct iomap_iter {
-	struct inode *inode;
-	loff_t pos;
-	u64 len;
-	loff_t iter_start_pos;
-	int status;
-	unsigned int flags;
-	struct iomap iomap;
-	struct iomap srcmap;
-	struct folio_batch *fbatch;
-	void *private;
-};
-
-typedef int (*iomap_iter_begin_fn)(struct inode *, loff_t, loff_t, unsigned int, struct iomap *, struct iomap *);
-
-typedef int (*iomap_iter_end_fn)(struct inode *, loff_t, loff_t, ssize_t, unsigned int, struct iomap *);
-
-typedef int (*iomap_iter_next_fn)(const struct iomap_iter *, struct iomap *, struct iomap *);
-
-struct iomap_ops {
-	iomap_iter_begin_fn iomap_begin;
-	iomap_iter_end_fn iomap_end;
-	iomap_iter_next_fn iomap_next;
-};
-
-struct iomap_read_ops;
-
-struct iomap_read_folio_ctx {
-	const struct iomap_read_ops *ops;
-	struct folio *cur_folio;
-	struct readahead_control *rac;
-	void *read_ctx;
-	loff_t read_ctx_file_offset;
-	struct fsverity_info *vi;
-};
-
-struct iomap_read_ops {
-	int (*read_folio_range)(const struct iomap_iter *, struct iomap_read_folio_ctx *, size_t);
-	void (*submit_read)(const struct iomap_iter *, struct iomap_read_folio_ctx *);
-	struct bio_set *bio_set;
-};
-
-struct iomap_write_ops {
-	struct folio * (*get_folio)(struct iomap_iter *, loff_t, unsigned int);
-	void (*put_folio)(struct inode *, loff_t, unsigned int, struct folio *);
-	bool (*iomap_valid)(struct inode *, const struct iomap *);
-	int (*read_folio_range)(const struct iomap_iter *, struct folio *, loff_t, size_t);
-};
-
-struct iomap_writepage_ctx;
-
-struct iomap_writeback_ops {
-	ssize_t (*writeback_range)(struct iomap_writepage_ctx *, struct folio *, u64, unsigned int, u64);
-	int (*writeback_submit)(struct iomap_writepage_ctx *, int);
-};
-
-struct iomap_writepage_ctx {
-	struct iomap iomap;
-	struct inode *inode;
-	struct writeback_control *wbc;
-	const struct iomap_writeback_ops *ops;
-	u32 nr_folios;
-	void *wb_ctx;
-};
-
 struct iommu_group {};
 
 struct ioremap_desc {
 	unsigned int flags;
 };
 
-struct iou_ctx {};
+struct iovec {
+	void *iov_base;
+	__kernel_size_t iov_len;
+};
 
-struct iou_loop_params {
-	__u32 cq_wait_idx;
+struct kvec;
+
+struct iov_iter {
+	u8 iter_type;
+	bool nofault;
+	bool data_source;
+	size_t iov_offset;
+	union {
+		struct iovec __ubuf_iovec;
+		struct {
+			union {
+				const struct iovec *__iov;
+				const struct kvec *kvec;
+				const struct bio_vec *bvec;
+				const struct folio_queue *folioq;
+				struct xarray *xarray;
+				void *ubuf;
+			};
+			size_t count;
+		};
+	};
+	union {
+		long unsigned int nr_segs;
+		u8 folioq_slot;
+		loff_t xarray_start;
+	};
+};
+
+struct iov_iter_state {
+	size_t iov_offset;
+	size_t count;
+	long unsigned int nr_segs;
 };
 
 struct ip6_flowlabel {
@@ -48749,6 +44306,8 @@ struct kernel_siginfo {
 	};
 };
 
+typedef struct kernel_siginfo kernel_siginfo_t;
+
 struct sigqueue {
 	struct list_head list;
 	int flags;
@@ -48833,61 +44392,6 @@ struct kallsyms_data {
 	const char **syms;
 	size_t cnt;
 	size_t found;
-};
-
-struct kbd_repeat {
-	int delay;
-	int period;
-};
-
-struct kbd_struct {
-	unsigned char lockstate;
-	unsigned char slockstate;
-	unsigned char ledmode: 1;
-	unsigned char ledflagstate: 4;
-	char: 3;
-	unsigned char default_ledflagstate: 4;
-	unsigned char kbdmode: 3;
-	int: 1;
-	unsigned char modeflags: 5;
-};
-
-struct kbdiacr {
-	unsigned char diacr;
-	unsigned char base;
-	unsigned char result;
-};
-
-struct kbdiacrs {
-	unsigned int kb_cnt;
-	struct kbdiacr kbdiacr[256];
-};
-
-struct kbdiacruc {
-	unsigned int diacr;
-	unsigned int base;
-	unsigned int result;
-};
-
-struct kbdiacrsuc {
-	unsigned int kb_cnt;
-	struct kbdiacruc kbdiacruc[256];
-};
-
-struct kbentry {
-	unsigned char kb_table;
-	unsigned char kb_index;
-	short unsigned int kb_value;
-};
-
-struct kbkeycode {
-	unsigned int scancode;
-	unsigned int keycode;
-};
-
-struct kbsentry {
-	unsigned char kb_func;
-	unsigned char kb_string[512];
 };
 
 struct kcore_list {
@@ -49019,6 +44523,19 @@ struct kernel_vm86_regs {
 	short unsigned int __fsh;
 	short unsigned int gs;
 	short unsigned int __gsh;
+};
+
+struct xattr_name;
+
+struct kernel_xattr_ctx {
+	union {
+		const void *cvalue;
+		void *value;
+	};
+	void *kvalue;
+	size_t size;
+	struct xattr_name *kname;
+	unsigned int flags;
 };
 
 struct kernfs_open_node;
@@ -49166,14 +44683,6 @@ struct key_vector {
 	};
 };
 
-struct keyboard_notifier_param {
-	struct vc_data *vc;
-	int down;
-	int shift;
-	int ledstate;
-	unsigned int value;
-};
-
 struct rcu_gp_seq {
 	long unsigned int norm;
 	long unsigned int exp;
@@ -49216,81 +44725,17 @@ struct kho_data {
 	__u64 scratch_size;
 };
 
-struct kioctx_cpu;
+struct wait_page_queue;
 
-struct kioctx {
-	struct percpu_ref users;
-	atomic_t dead;
-	struct percpu_ref reqs;
-	long unsigned int user_id;
-	struct kioctx_cpu *cpu;
-	unsigned int req_batch;
-	unsigned int max_reqs;
-	unsigned int nr_events;
-	long unsigned int mmap_base;
-	long unsigned int mmap_size;
-	struct folio **ring_folios;
-	long int nr_pages;
-	struct rcu_work free_rwork;
-	struct ctx_rq_wait *rq_wait;
-	long: 64;
-	long: 64;
-	long: 64;
-	struct {
-		atomic_t reqs_available;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-	};
-	struct {
-		spinlock_t ctx_lock;
-		struct list_head active_reqs;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-	};
-	struct {
-		struct mutex ring_lock;
-		wait_queue_head_t wait;
-		long: 64;
-		long: 64;
-	};
-	struct {
-		unsigned int tail;
-		unsigned int completed_events;
-		spinlock_t completion_lock;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-	};
-	struct folio *internal_folios[8];
-	struct file *aio_ring_file;
-	unsigned int id;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-};
-
-struct kioctx_cpu {
-	unsigned int reqs_available;
-};
-
-struct kioctx_table {
-	struct callback_head rcu;
-	unsigned int nr;
-	struct kioctx *table[0];
+struct kiocb {
+	struct file *ki_filp;
+	loff_t ki_pos;
+	void (*ki_complete)(struct kiocb *, long int);
+	void *private;
+	int ki_flags;
+	u16 ki_ioprio;
+	u8 ki_write_stream;
+	struct wait_page_queue *ki_waitq;
 };
 
 struct klist_waiter {
@@ -49320,7 +44765,7 @@ struct klistns {
 };
 
 struct kmalloc_info_struct {
-	const char *name[5];
+	const char *name[4];
 	unsigned int size;
 };
 
@@ -49396,9 +44841,6 @@ struct kmem_cache_node {
 	spinlock_t list_lock;
 	long unsigned int nr_partial;
 	struct list_head partial;
-	atomic_long_t nr_slabs;
-	atomic_long_t total_objects;
-	struct list_head full;
 };
 
 struct kmem_obj_info {
@@ -51226,12 +46668,6 @@ struct ldsem_waiter {
 	struct task_struct *task;
 };
 
-struct ldt_struct {
-	struct desc_struct *entries;
-	unsigned int nr_entries;
-	int slot;
-};
-
 struct ldttss_desc {
 	u16 limit0;
 	u16 base0;
@@ -51334,8 +46770,6 @@ struct linux_binfmt {
 	struct list_head lh;
 	struct module *module;
 	int (*load_binary)(struct linux_binprm *);
-	int (*core_dump)(struct coredump_params *);
-	long unsigned int min_coredump;
 };
 
 typedef struct linux_binprm *class_bprm_t;
@@ -51472,15 +46906,6 @@ struct llc_shard_layout {
 	int nr_shards;
 };
 
-struct location;
-
-struct loc_track {
-	long unsigned int max;
-	long unsigned int count;
-	struct location *loc;
-	loff_t idx;
-};
-
 struct local_ports {
 	u32 range;
 	bool warned;
@@ -51491,20 +46916,6 @@ struct local_trylock {
 };
 
 typedef struct local_trylock local_trylock_t;
-
-struct location {
-	depot_stack_handle_t handle;
-	long unsigned int count;
-	long unsigned int addr;
-	long unsigned int waste;
-	long long int sum_time;
-	long int min_time;
-	long int max_time;
-	long int min_pid;
-	long int max_pid;
-	long unsigned int cpus[1];
-	nodemask_t nodes;
-};
 
 struct lock_manager_operations {
 	void *lm_mod_owner;
@@ -51537,21 +46948,6 @@ struct logic_pio_hwaddr {
 	long unsigned int flags;
 	void *hostdata;
 	const struct logic_pio_host_ops *ops;
-};
-
-struct logical_block_metadata_cap {
-	__u32 lbmd_flags;
-	__u16 lbmd_interval;
-	__u8 lbmd_size;
-	__u8 lbmd_opaque_size;
-	__u8 lbmd_opaque_offset;
-	__u8 lbmd_pi_size;
-	__u8 lbmd_pi_offset;
-	__u8 lbmd_guard_tag_type;
-	__u8 lbmd_app_tag_size;
-	__u8 lbmd_ref_tag_size;
-	__u8 lbmd_storage_tag_size;
-	__u8 pad;
 };
 
 struct lookup_args {
@@ -52011,14 +47407,11 @@ struct mem_cgroup_per_node {
 	struct lruvec lruvec;
 	long: 64;
 	struct cacheline_padding _pad2_;
-	long unsigned int lru_zone_size[20];
+	long unsigned int lru_zone_size[15];
 	struct mem_cgroup_reclaim_iter iter;
 	struct obj_cgroup *objcg;
 	struct obj_cgroup *orig_objcg;
 	struct list_head objcg_list;
-	long: 64;
-	long: 64;
-	long: 64;
 	long: 64;
 	long: 64;
 	long: 64;
@@ -52056,31 +47449,6 @@ struct mem_section_usage {
 	struct callback_head rcu;
 	long unsigned int subsection_map[1];
 	long unsigned int pageblock_flags[0];
-};
-
-struct mem_size_stats {
-	long unsigned int resident;
-	long unsigned int shared_clean;
-	long unsigned int shared_dirty;
-	long unsigned int private_clean;
-	long unsigned int private_dirty;
-	long unsigned int referenced;
-	long unsigned int anonymous;
-	long unsigned int lazyfree;
-	long unsigned int anonymous_thp;
-	long unsigned int shmem_thp;
-	long unsigned int file_thp;
-	long unsigned int swap;
-	long unsigned int shared_hugetlb;
-	long unsigned int private_hugetlb;
-	long unsigned int ksm;
-	u64 pss;
-	u64 pss_anon;
-	u64 pss_file;
-	u64 pss_shmem;
-	u64 pss_dirty;
-	u64 pss_locked;
-	u64 swap_pss;
 };
 
 struct memblock_region;
@@ -52146,11 +47514,6 @@ struct memdev {
 	const struct file_operations *fops;
 	fmode_t fmode;
 	umode_t mode;
-};
-
-struct memmap_attribute {
-	struct attribute attr;
-	ssize_t (*show)(struct firmware_map_entry *, char *);
 };
 
 struct netdev_rx_queue;
@@ -52379,38 +47742,7 @@ struct mlock_fbatch {
 	struct folio_batch fbatch;
 };
 
-struct mm_cid_pcpu {
-	unsigned int cid;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-};
-
-struct mm_mm_cid {
-	struct mm_cid_pcpu *pcpu;
-	unsigned int mode;
-	unsigned int max_cids;
-	struct irq_work irq_work;
-	struct work_struct work;
-	raw_spinlock_t lock;
-	struct mutex mutex;
-	struct hlist_head user_list;
-	unsigned int nr_cpus_allowed;
-	unsigned int users;
-	unsigned int pcpu_thrs;
-	unsigned int update_deferred;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-};
+struct mm_mm_cid {};
 
 typedef struct mm_struct *class_mmap_read_lock_t;
 
@@ -52441,7 +47773,6 @@ struct mm_struct {
 		pgd_t *pgd;
 		atomic_t membarrier_state;
 		atomic_t mm_users;
-		long: 64;
 		struct mm_mm_cid mm_cid;
 		struct sched_cache_group *sched_cache_grp;
 		atomic_long_t pgtables_bytes;
@@ -52482,20 +47813,12 @@ struct mm_struct {
 		struct linux_binfmt *binfmt;
 		mm_context_t context;
 		mm_flags_t flags;
-		spinlock_t ioctx_lock;
-		struct kioctx_table *ioctx_table;
 		struct task_struct *owner;
 		struct file *exe_file;
 		atomic_t tlb_flush_pending;
 		atomic_t tlb_flush_batched;
 		struct uprobes_state uprobes_state;
 		struct work_struct async_put_work;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
-		long: 64;
 		long: 64;
 	};
 	char flexible_array[0];
@@ -53021,11 +48344,6 @@ struct mptcp_out_options {};
 
 struct mptcp_sock {};
 
-struct mq_inflight {
-	struct block_device *part;
-	unsigned int inflight[2];
-};
-
 struct mq_sched {
 	struct Qdisc **qdiscs;
 };
@@ -53070,17 +48388,23 @@ struct ms_hyperv_info {
 	bool confidential_vmbus_available;
 };
 
-struct msdos_partition {
-	u8 boot_ind;
-	u8 head;
-	u8 sector;
-	u8 cyl;
-	u8 sys_ind;
-	u8 end_head;
-	u8 end_sector;
-	u8 end_cyl;
-	__le32 start_sect;
-	__le32 nr_sects;
+struct ubuf_info;
+
+struct msghdr {
+	void *msg_name;
+	int msg_namelen;
+	int msg_inq;
+	struct iov_iter msg_iter;
+	union {
+		void *msg_control;
+		void *msg_control_user;
+	};
+	bool msg_control_is_user: 1;
+	bool msg_get_inq: 1;
+	unsigned int msg_flags;
+	__kernel_size_t msg_controllen;
+	struct ubuf_info *msg_ubuf;
+	int (*sg_from_iter)(struct sk_buff *, struct iov_iter *, size_t);
 };
 
 struct x86_msi_addr_lo {
@@ -53230,42 +48554,11 @@ struct msr_regs_info {
 	int err;
 };
 
-struct mtrr_gentry {
-	__u64 base;
-	__u32 size;
-	__u32 regnum;
-	__u32 type;
-	__u32 _pad;
-};
-
-struct mtrr_ops {
-	u32 var_regs;
-	void (*set)(unsigned int, long unsigned int, long unsigned int, mtrr_type);
-	void (*get)(unsigned int, long unsigned int *, long unsigned int *, mtrr_type *);
-	int (*get_free_region)(long unsigned int, long unsigned int, int);
-	int (*validate_add_page)(long unsigned int, long unsigned int, unsigned int);
-	int (*have_wrcomb)(void);
-};
-
-struct mtrr_sentry {
-	__u64 base;
-	__u32 size;
-	__u32 type;
-};
-
 struct mtrr_var_range {
 	__u32 base_lo;
 	__u32 base_hi;
 	__u32 mask_lo;
 	__u32 mask_hi;
-};
-
-struct mtrr_state_type {
-	struct mtrr_var_range var_ranges[256];
-	mtrr_type fixed_ranges[88];
-	unsigned char enabled;
-	bool have_fixed;
-	mtrr_type def_type;
 };
 
 struct multi_stop_data {
@@ -54723,7 +50016,13 @@ struct net_device_path_stack {
 	struct net_device_path path[5];
 };
 
+struct dma_buf;
+
+struct dma_buf_attachment;
+
 struct gen_pool;
+
+struct net_iov;
 
 struct net_devmem_dmabuf_binding {
 	struct dma_buf *dmabuf;
@@ -54833,10 +50132,18 @@ struct netmem_desc {
 	atomic_long_t pp_ref_count;
 };
 
+struct net_iov_area;
+
 struct net_iov {
 	struct netmem_desc desc;
 	enum net_iov_type type;
 	struct net_iov_area *owner;
+};
+
+struct net_iov_area {
+	struct net_iov *niovs;
+	size_t num_niovs;
+	long unsigned int base_virtual;
 };
 
 struct net_proto_family {
@@ -57308,52 +52615,6 @@ struct nsset {
 	const struct cred *cred;
 };
 
-struct nt_partition_info {
-	u32 xlink_enabled;
-	u32 target_part_low;
-	u32 target_part_high;
-	u32 reserved;
-};
-
-struct ntb_ctrl_regs {
-	u32 partition_status;
-	u32 partition_op;
-	u32 partition_ctrl;
-	u32 bar_setup;
-	u32 bar_error;
-	u16 lut_table_entries;
-	u16 lut_table_offset;
-	u32 lut_error;
-	u16 req_id_table_size;
-	u16 req_id_table_offset;
-	u32 req_id_error;
-	u32 reserved1[7];
-	struct {
-		u32 ctl;
-		u32 win_size;
-		u64 xlate_addr;
-	} bar_entry[6];
-	struct {
-		u32 win_size;
-		u32 reserved[3];
-	} bar_ext_entry[6];
-	u32 reserved2[192];
-	u32 req_id_table[512];
-	u32 reserved3[256];
-	u64 lut_entry[512];
-};
-
-struct ntb_info_regs {
-	u8 partition_count;
-	u8 partition_id;
-	u16 reserved1;
-	u64 ep_map;
-	u16 requester_id;
-	u16 reserved2;
-	u32 reserved3[4];
-	struct nt_partition_info ntp_info[48];
-} __attribute__((packed));
-
 struct ntp_data {
 	long unsigned int tick_usec;
 	u64 tick_length;
@@ -57541,11 +52802,6 @@ struct once_work {
 	struct module *module;
 };
 
-struct online_data {
-	unsigned int cpu;
-	bool online;
-};
-
 struct oom_control {
 	struct zonelist *zonelist;
 	const nodemask_t *nodemask;
@@ -57569,6 +52825,12 @@ struct open_flags {
 	int acc_mode;
 	int intent;
 	int lookup_flags;
+};
+
+struct open_how {
+	__u64 flags;
+	__u64 mode;
+	__u64 resolve;
 };
 
 struct optimistic_spin_node {
@@ -58227,12 +53489,6 @@ struct page_pool_params {
 	};
 };
 
-struct page_region {
-	__u64 start;
-	__u64 end;
-	__u64 categories;
-};
-
 struct page_snapshot {
 	struct folio folio_snapshot;
 	struct page page_snapshot;
@@ -58253,39 +53509,6 @@ struct page_vma_mapped_walk {
 	spinlock_t *ptl;
 	unsigned int flags;
 	bool pgoff_is_anon: 1;
-};
-
-struct pm_scan_arg {
-	__u64 size;
-	__u64 flags;
-	__u64 start;
-	__u64 end;
-	__u64 walk_end;
-	__u64 vec;
-	__u64 vec_len;
-	__u64 max_pages;
-	__u64 category_inverted;
-	__u64 category_mask;
-	__u64 category_anyof_mask;
-	__u64 return_mask;
-};
-
-struct pagemap_scan_private {
-	struct pm_scan_arg arg;
-	long unsigned int masks_of_interest;
-	long unsigned int cur_vma_category;
-	struct page_region *vec_buf;
-	long unsigned int vec_buf_len;
-	long unsigned int vec_buf_index;
-	long unsigned int found_pages;
-	struct page_region *vec_out;
-};
-
-struct pagemapread {
-	int pos;
-	int len;
-	pagemap_entry_t *buffer;
-	bool show_pfn;
 };
 
 struct pagerange_state {
@@ -58352,27 +53575,6 @@ struct parse_state {
 	};
 };
 
-struct partition_meta_info {
-	char uuid[37];
-	u8 volname[64];
-};
-
-struct parsed_partitions {
-	struct gendisk *disk;
-	char name[32];
-	struct {
-		sector_t from;
-		sector_t size;
-		int flags;
-		bool has_info;
-		struct partition_meta_info info;
-	} *parts;
-	int next;
-	int limit;
-	bool access_beyond_eod;
-	struct seq_buf pp_buf;
-};
-
 struct partial_bulk_context {
 	gfp_t flags;
 	unsigned int min_objects;
@@ -58384,6 +53586,11 @@ struct partial_page {
 	unsigned int offset;
 	unsigned int len;
 	long unsigned int private;
+};
+
+struct partition_meta_info {
+	char uuid[37];
+	u8 volname[64];
 };
 
 struct patch_digest {
@@ -58465,8 +53672,6 @@ struct pci_vpd {
 
 struct pcie_bwctrl_data;
 
-struct pcie_link_state;
-
 struct pci_dev {
 	struct list_head bus_list;
 	struct pci_bus *bus;
@@ -58519,10 +53724,6 @@ struct pci_dev {
 	unsigned int d3hot_delay;
 	unsigned int d3cold_delay;
 	u16 l1ss;
-	struct pcie_link_state *link_state;
-	unsigned int aspm_l0s_support: 1;
-	unsigned int aspm_l1_support: 1;
-	unsigned int ltr_path: 1;
 	unsigned int pasid_no_tlp: 1;
 	unsigned int eetlp_prefix_max: 3;
 	pci_channel_state_t error_state;
@@ -58589,25 +53790,6 @@ struct pci_dev {
 	long unsigned int priv_flags;
 	u8 reset_methods[8];
 	struct gpio_desc *wake;
-};
-
-struct pci_dev_acs_enabled {
-	u16 vendor;
-	u16 device;
-	int (*acs_enabled)(struct pci_dev *, u16);
-};
-
-struct pci_dev_acs_ops {
-	u16 vendor;
-	u16 device;
-	int (*enable_acs)(struct pci_dev *);
-	int (*disable_acs_redir)(struct pci_dev *);
-};
-
-struct pci_dev_reset_methods {
-	u16 vendor;
-	u16 device;
-	int (*reset)(struct pci_dev *, bool);
 };
 
 struct pci_dev_resource {
@@ -58684,14 +53866,6 @@ struct pci_filp_private {
 	int write_combine;
 };
 
-struct pci_fixup {
-	u16 vendor;
-	u16 device;
-	u32 class;
-	unsigned int class_shift;
-	int hook_offset;
-};
-
 struct pci_host_bridge {
 	struct device dev;
 	struct pci_bus *bus;
@@ -58741,6 +53915,11 @@ struct pci_ops {
 struct pci_osc_bit_struct {
 	u32 bit;
 	char *desc;
+};
+
+struct pci_p2pdma_map_state {
+	struct p2pdma_provider *mem;
+	enum pci_p2pdma_map_type map;
 };
 
 struct pci_pme_device {
@@ -58833,24 +54012,6 @@ struct pcibios_fwaddrmap {
 	struct list_head list;
 	struct pci_dev *dev;
 	resource_size_t fw_addr[11];
-};
-
-struct pcie_link_state {
-	struct pci_dev *pdev;
-	struct pci_dev *downstream;
-	struct pcie_link_state *root;
-	struct pcie_link_state *parent;
-	struct list_head sibling;
-	u32 aspm_support: 7;
-	u32 aspm_enabled: 7;
-	u32 aspm_capable: 7;
-	u32 aspm_default: 7;
-	int: 4;
-	u32 aspm_disable: 7;
-	u32 clkpm_capable: 1;
-	u32 clkpm_enabled: 1;
-	u32 clkpm_default: 1;
-	u32 clkpm_disable: 1;
 };
 
 struct pcim_addr_devres {
@@ -59898,7 +55059,7 @@ struct zone {
 	long unsigned int watermark_boost;
 	long unsigned int nr_reserved_highatomic;
 	long unsigned int nr_free_highatomic;
-	long int lowmem_reserve[4];
+	long int lowmem_reserve[3];
 	struct pglist_data *zone_pgdat;
 	struct per_cpu_pages *per_cpu_pageset;
 	struct per_cpu_zonestat *per_cpu_zonestats;
@@ -59911,6 +55072,7 @@ struct zone {
 	long unsigned int present_pages;
 	const char *name;
 	int initialized;
+	long: 64;
 	long: 64;
 	long: 64;
 	struct cacheline_padding _pad1_;
@@ -59946,11 +55108,11 @@ struct zoneref {
 };
 
 struct zonelist {
-	struct zoneref _zonerefs[5];
+	struct zoneref _zonerefs[4];
 };
 
 struct pglist_data {
-	struct zone node_zones[4];
+	struct zone node_zones[3];
 	struct zonelist node_zonelists[1];
 	int nr_zones;
 	long unsigned int node_start_pfn;
@@ -59967,6 +55129,8 @@ struct pglist_data {
 	enum zone_type kswapd_highest_zoneidx;
 	atomic_t kswapd_failures;
 	long unsigned int totalreserve_pages;
+	long: 64;
+	long: 64;
 	long: 64;
 	struct cacheline_padding _pad1_;
 	struct lruvec __lruvec;
@@ -60193,11 +55357,6 @@ struct phy_tdr_config {
 	s8 pair;
 };
 
-struct phys_vec {
-	phys_addr_t paddr;
-	size_t len;
-};
-
 struct upid {
 	int nr;
 	struct pid_namespace *ns;
@@ -60391,35 +55550,6 @@ struct pipe_inode_info {
 struct pipe_wait {
 	struct trace_iterator *iter;
 	int wait_index;
-};
-
-struct pixel_format {
-	unsigned char bits_per_pixel;
-	bool indexed;
-	union {
-		struct {
-			struct {
-				unsigned char offset;
-				unsigned char length;
-			} alpha;
-			struct {
-				unsigned char offset;
-				unsigned char length;
-			} red;
-			struct {
-				unsigned char offset;
-				unsigned char length;
-			} green;
-			struct {
-				unsigned char offset;
-				unsigned char length;
-			} blue;
-		};
-		struct {
-			unsigned char offset;
-			unsigned char length;
-		} index;
-	};
 };
 
 struct pkru_state {
@@ -60976,70 +56106,10 @@ struct pptp_gre_header {
 	__be32 ack;
 };
 
-struct pr_clear {
-	__u64 key;
-	__u32 flags;
-	__u32 __pad;
-};
-
 struct pr_cont_work_struct {
 	bool comma;
 	work_func_t func;
 	long int ctr;
-};
-
-struct pr_held_reservation {
-	u64 key;
-	u32 generation;
-	enum pr_type type;
-};
-
-struct pr_keys {
-	u32 generation;
-	u32 num_keys;
-	u64 keys[0];
-};
-
-struct pr_ops {
-	int (*pr_register)(struct block_device *, u64, u64, u32);
-	int (*pr_reserve)(struct block_device *, u64, enum pr_type, u32);
-	int (*pr_release)(struct block_device *, u64, enum pr_type);
-	int (*pr_preempt)(struct block_device *, u64, u64, enum pr_type, bool);
-	int (*pr_clear)(struct block_device *, u64);
-	int (*pr_read_keys)(struct block_device *, struct pr_keys *);
-	int (*pr_read_reservation)(struct block_device *, struct pr_held_reservation *);
-};
-
-struct pr_preempt {
-	__u64 old_key;
-	__u64 new_key;
-	__u32 type;
-	__u32 flags;
-};
-
-struct pr_read_keys {
-	__u32 generation;
-	__u32 num_keys;
-	__u64 keys_ptr;
-};
-
-struct pr_read_reservation {
-	__u64 key;
-	__u32 generation;
-	__u32 type;
-};
-
-struct pr_registration {
-	__u64 old_key;
-	__u64 new_key;
-	__u32 flags;
-	__u32 __pad;
-};
-
-struct pr_reservation {
-	__u64 key;
-	__u32 type;
-	__u32 flags;
 };
 
 struct prb_data_blk_lpos {
@@ -61778,14 +56848,6 @@ struct ptrace_peeksiginfo_args {
 	__s32 nr;
 };
 
-struct ptrace_rseq_configuration {
-	__u64 rseq_abi_pointer;
-	__u32 rseq_abi_size;
-	__u32 signature;
-	__u32 flags;
-	__u32 pad;
-};
-
 struct ptrace_syscall_info {
 	__u8 op;
 	__u8 reserved;
@@ -62010,14 +57072,6 @@ struct queue_limits {
 	unsigned int dma_alignment;
 	unsigned int dma_pad_mask;
 	struct blk_integrity integrity;
-};
-
-struct queue_sysfs_entry {
-	struct attribute attr;
-	ssize_t (*show)(struct gendisk *, char *);
-	ssize_t (*show_limit)(struct gendisk *, char *);
-	ssize_t (*store)(struct gendisk *, const char *, size_t);
-	int (*store_limit)(struct gendisk *, const char *, size_t, struct queue_limits *);
 };
 
 struct quota_format_ops {
@@ -62664,11 +57718,6 @@ struct req {
 	struct device *dev;
 };
 
-struct req_iterator {
-	struct bvec_iter iter;
-	struct bio *bio;
-};
-
 typedef enum rq_end_io_ret rq_end_io_fn(struct request *, blk_status_t, const struct io_comp_batch *);
 
 struct request {
@@ -62718,6 +57767,10 @@ struct request {
 	rq_end_io_fn *end_io;
 	void *end_io_data;
 };
+
+struct elevator_queue;
+
+struct blk_queue_stats;
 
 struct rq_qos;
 
@@ -62868,12 +57921,6 @@ struct rethook {
 struct reuseport_array {
 	struct bpf_map map;
 	struct sock *ptrs[0];
-};
-
-struct rgb {
-	u8 r;
-	u8 g;
-	u8 b;
 };
 
 struct rhash_lock_head {};
@@ -63192,70 +58239,6 @@ struct rq {
 	long: 64;
 };
 
-struct rq_depth {
-	unsigned int max_depth;
-	int scale_step;
-	bool scaled_max;
-	unsigned int queue_depth;
-	unsigned int default_depth;
-};
-
-struct rq_iter_data {
-	struct blk_mq_hw_ctx *hctx;
-	bool has_rq;
-};
-
-struct rq_map_data {
-	struct page **pages;
-	long unsigned int offset;
-	short unsigned int page_order;
-	short unsigned int nr_entries;
-	bool null_mapped;
-	bool from_user;
-};
-
-struct rq_qos_ops;
-
-struct rq_qos {
-	const struct rq_qos_ops *ops;
-	struct gendisk *disk;
-	enum rq_qos_id id;
-	struct rq_qos *next;
-};
-
-struct blk_mq_debugfs_attr;
-
-struct rq_qos_ops {
-	void (*throttle)(struct rq_qos *, struct bio *);
-	void (*track)(struct rq_qos *, struct request *, struct bio *);
-	void (*merge)(struct rq_qos *, struct request *, struct bio *);
-	void (*issue)(struct rq_qos *, struct request *);
-	void (*requeue)(struct rq_qos *, struct request *);
-	void (*done)(struct rq_qos *, struct request *);
-	void (*done_bio)(struct rq_qos *, struct bio *);
-	void (*cleanup)(struct rq_qos *, struct bio *);
-	void (*queue_depth_changed)(struct rq_qos *);
-	void (*exit)(struct rq_qos *);
-	const struct blk_mq_debugfs_attr *debugfs_attrs;
-};
-
-struct rq_wait;
-
-typedef bool acquire_inflight_cb_t(struct rq_wait *, void *);
-
-struct rq_qos_wait_data {
-	struct wait_queue_entry wq;
-	struct rq_wait *rqw;
-	acquire_inflight_cb_t *cb;
-	void *private_data;
-	bool got_token;
-};
-
-struct rq_wait {
-	wait_queue_head_t wait;
-	atomic_t inflight;
-};
-
 struct rqspinlock_held {
 	int cnt;
 	void *locks[31];
@@ -63273,83 +58256,7 @@ struct rs_msg {
 	__u8 opt[0];
 };
 
-struct rseq_slice_ctrl {
-	union {
-		__u32 all;
-		struct {
-			__u8 request;
-			__u8 granted;
-			__u16 __reserved;
-		};
-	};
-};
-
-struct rseq {
-	__u32 cpu_id_start;
-	__u32 cpu_id;
-	__u64 rseq_cs;
-	__u32 flags;
-	__u32 node_id;
-	__u32 mm_cid;
-	struct rseq_slice_ctrl slice_ctrl;
-	__u8 __reserved;
-	char end[0];
-	long: 64;
-	long: 64;
-	long: 64;
-};
-
-struct rseq_cs {
-	__u32 version;
-	__u32 flags;
-	__u64 start_ip;
-	__u64 post_commit_offset;
-	__u64 abort_ip;
-};
-
-struct rseq_event {
-	union {
-		u64 all;
-		struct {
-			union {
-				u32 events;
-				struct {
-					u8 sched_switch;
-					u8 ids_changed;
-					u8 user_irq;
-				};
-			};
-			u8 has_rseq;
-			u8 __pad;
-			union {
-				u16 error;
-				struct {
-					u8 fatal;
-					u8 slowpath;
-				};
-			};
-		};
-	};
-};
-
-struct rseq_ids {
-	union {
-		u64 cpu_cid;
-		struct {
-			u32 cpu_id;
-			u32 mm_cid;
-		};
-	};
-	u32 node_id;
-};
-
-struct rseq_data {
-	struct rseq *usrptr;
-	u32 len;
-	u32 sig;
-	struct rseq_event event;
-	struct rseq_ids ids;
-};
+struct rseq_data {};
 
 struct rt0_hdr {
 	struct ipv6_rt_hdr rt_hdr;
@@ -63482,6 +58389,18 @@ struct ucontext {
 	stack_t uc_stack;
 	struct sigcontext_64 uc_mcontext;
 	sigset_t uc_sigmask;
+};
+
+struct siginfo {
+	union {
+		struct {
+			int si_signo;
+			int si_errno;
+			int si_code;
+			union __sifields _sifields;
+		};
+		int _si_pad[32];
+	};
 };
 
 struct rt_sigframe {
@@ -63938,11 +58857,6 @@ struct sbitmap_word {
 	long: 64;
 };
 
-struct sbq_wait {
-	struct sbitmap_queue *sbq;
-	struct wait_queue_entry wait;
-};
-
 struct sbq_wait_state {
 	wait_queue_head_t wait;
 	long: 64;
@@ -64188,11 +59102,7 @@ struct sched_group_capacity {
 
 struct sched_info {};
 
-struct sched_mm_cid {
-	unsigned int active;
-	unsigned int cid;
-	struct hlist_node node;
-};
+struct sched_mm_cid {};
 
 struct sched_param {
 	int sched_priority;
@@ -64333,11 +59243,6 @@ struct seccomp_data {
 	__u64 args[6];
 };
 
-struct secretmem_inode_state {
-	struct user_struct *user;
-	atomic_long_t nr_pages_accounted;
-};
-
 struct seg6_pernet_data {
 	struct mutex lock;
 	struct in6_addr *tun_src;
@@ -64456,13 +59361,6 @@ struct set_event_iter {
 	};
 };
 
-struct set_mtrr_data {
-	long unsigned int smp_base;
-	long unsigned int smp_size;
-	unsigned int smp_reg;
-	mtrr_type smp_type;
-};
-
 struct setup_indirect {
 	__u32 type;
 	__u32 reserved;
@@ -64475,6 +59373,12 @@ struct sev_config {
 	__u64 ghcbs_initialized: 1;
 	__u64 use_cas: 1;
 	__u64 __reserved: 61;
+};
+
+struct sg_table {
+	struct scatterlist *sgl;
+	unsigned int nents;
+	unsigned int orig_nents;
 };
 
 struct sg_append_table {
@@ -64654,6 +59558,8 @@ struct sighand_struct {
 	wait_queue_head_t signalfd_wqh;
 	struct k_sigaction action[64];
 };
+
+typedef struct siginfo siginfo_t;
 
 struct sigpending {
 	struct list_head list;
@@ -65006,19 +59912,6 @@ struct slab_sheaf {
 	unsigned int size;
 	int node;
 	void *objects[0];
-};
-
-struct slabinfo {
-	long unsigned int active_objs;
-	long unsigned int num_objs;
-	long unsigned int active_slabs;
-	long unsigned int num_slabs;
-	long unsigned int shared_avail;
-	unsigned int limit;
-	unsigned int batchcount;
-	unsigned int shared;
-	unsigned int objects_per_slab;
-	unsigned int cache_order;
 };
 
 struct slabobj_ext {
@@ -65507,21 +60400,6 @@ struct stack_map_build_id_cache {
 struct stack_map_vma_lock {
 	struct vm_area_struct *vma;
 	struct mm_struct *mm;
-};
-
-struct stack_record {
-	struct list_head hash_list;
-	u32 hash;
-	u32 size;
-	union handle_parts handle;
-	refcount_t count;
-	union {
-		long unsigned int entries[64];
-		struct {
-			struct list_head free_list;
-			long unsigned int rcu_state;
-		};
-	};
 };
 
 struct stackid {
@@ -66300,8 +61178,6 @@ struct task_struct {
 	struct fs_struct *real_fs;
 	struct fs_struct *fs;
 	struct files_struct *files;
-	struct io_uring_task *io_uring;
-	struct io_restriction *io_uring_restrict;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	struct sighand_struct *sighand;
@@ -66372,6 +61248,8 @@ struct task_struct {
 	struct callback_head l1d_flush_kill;
 	struct unwind_task_info unwind_info;
 	struct thread_struct thread;
+	long: 64;
+	long: 64;
 	long: 64;
 	long: 64;
 	long: 64;
@@ -67731,14 +62609,6 @@ struct timezone {
 	int tz_dsttime;
 };
 
-struct tiocl_selection {
-	short unsigned int xs;
-	short unsigned int ys;
-	short unsigned int xe;
-	short unsigned int ye;
-	short unsigned int sel_mode;
-};
-
 struct tipc_basic_hdr {
 	__be32 w[4];
 };
@@ -68052,25 +62922,6 @@ struct topo_scan {
 	u16 amd_node_id;
 };
 
-struct touch_overlay_segment {
-	struct list_head list;
-	u32 x_origin;
-	u32 y_origin;
-	u32 x_size;
-	u32 y_size;
-	u32 key;
-	bool pressed;
-	int slot;
-};
-
-struct touchscreen_properties {
-	unsigned int max_x;
-	unsigned int max_y;
-	bool invert_x;
-	bool invert_y;
-	bool swap_x_y;
-};
-
 struct tracepoint_func {
 	void *func;
 	void *data;
@@ -68197,6 +63048,14 @@ struct tpacket_rollover_stats {
 	__u64 tp_all;
 	__u64 tp_huge;
 	__u64 tp_failed;
+};
+
+struct ubuf_info_ops;
+
+struct ubuf_info {
+	const struct ubuf_info_ops *ops;
+	refcount_t refcnt;
+	u8 flags;
 };
 
 struct tpacket_uarg {
@@ -68436,41 +63295,6 @@ struct trace_event_data_offsets_balance_dirty_pages {};
 
 struct trace_event_data_offsets_bdi_dirty_ratelimit {};
 
-struct trace_event_data_offsets_blkdev_zone_mgmt {};
-
-struct trace_event_data_offsets_block_bio {};
-
-struct trace_event_data_offsets_block_bio_complete {};
-
-struct trace_event_data_offsets_block_bio_remap {};
-
-struct trace_event_data_offsets_block_plug {};
-
-struct trace_event_data_offsets_block_rq {
-	u32 cmd;
-	const void *cmd_ptr_;
-};
-
-struct trace_event_data_offsets_block_rq_completion {
-	u32 cmd;
-	const void *cmd_ptr_;
-};
-
-struct trace_event_data_offsets_block_rq_remap {};
-
-struct trace_event_data_offsets_block_rq_requeue {
-	u32 cmd;
-	const void *cmd_ptr_;
-};
-
-struct trace_event_data_offsets_block_rq_tag_wait {};
-
-struct trace_event_data_offsets_block_split {};
-
-struct trace_event_data_offsets_block_unplug {};
-
-struct trace_event_data_offsets_block_zwplug {};
-
 struct trace_event_data_offsets_bpf_test_finish {};
 
 struct trace_event_data_offsets_bpf_trace_printk {
@@ -68525,8 +63349,6 @@ struct trace_event_data_offsets_contended_release {};
 struct trace_event_data_offsets_contention_begin {};
 
 struct trace_event_data_offsets_contention_end {};
-
-struct trace_event_data_offsets_coredump {};
 
 struct trace_event_data_offsets_cpu {};
 
@@ -68637,8 +63459,6 @@ struct trace_event_data_offsets_dma_unmap_sg {
 
 struct trace_event_data_offsets_dql_stall_detected {};
 
-struct trace_event_data_offsets_emulate_vsyscall {};
-
 struct trace_event_data_offsets_error_report_template {};
 
 struct trace_event_data_offsets_exceptions {};
@@ -68698,75 +63518,6 @@ struct trace_event_data_offsets_initcall_level {
 };
 
 struct trace_event_data_offsets_initcall_start {};
-
-struct trace_event_data_offsets_io_uring_complete {};
-
-struct trace_event_data_offsets_io_uring_cqe_overflow {};
-
-struct trace_event_data_offsets_io_uring_cqring_wait {};
-
-struct trace_event_data_offsets_io_uring_create {};
-
-struct trace_event_data_offsets_io_uring_defer {
-	u32 op_str;
-	const void *op_str_ptr_;
-};
-
-struct trace_event_data_offsets_io_uring_fail_link {
-	u32 op_str;
-	const void *op_str_ptr_;
-};
-
-struct trace_event_data_offsets_io_uring_file_get {};
-
-struct trace_event_data_offsets_io_uring_link {};
-
-struct trace_event_data_offsets_io_uring_local_work_run {};
-
-struct trace_event_data_offsets_io_uring_poll_arm {
-	u32 op_str;
-	const void *op_str_ptr_;
-};
-
-struct trace_event_data_offsets_io_uring_queue_async_work {
-	u32 op_str;
-	const void *op_str_ptr_;
-};
-
-struct trace_event_data_offsets_io_uring_register {};
-
-struct trace_event_data_offsets_io_uring_req_failed {
-	u32 op_str;
-	const void *op_str_ptr_;
-};
-
-struct trace_event_data_offsets_io_uring_short_write {};
-
-struct trace_event_data_offsets_io_uring_submit_req {
-	u32 op_str;
-	const void *op_str_ptr_;
-};
-
-struct trace_event_data_offsets_io_uring_task_add {
-	u32 op_str;
-	const void *op_str_ptr_;
-};
-
-struct trace_event_data_offsets_io_uring_task_work_run {};
-
-struct trace_event_data_offsets_iomap_add_to_ioend {};
-
-struct trace_event_data_offsets_iomap_class {};
-
-struct trace_event_data_offsets_iomap_dio_complete {};
-
-struct trace_event_data_offsets_iomap_dio_rw_begin {};
-
-struct trace_event_data_offsets_iomap_iter {};
-
-struct trace_event_data_offsets_iomap_range_class {};
-
-struct trace_event_data_offsets_iomap_readpage_class {};
 
 struct trace_event_data_offsets_ipi_send_cpu {};
 
@@ -69097,10 +63848,6 @@ struct trace_event_data_offsets_rcu_stall_warning {};
 struct trace_event_data_offsets_rcu_utilization {};
 
 struct trace_event_data_offsets_reclaim_retry_zone {};
-
-struct trace_event_data_offsets_rseq_ip_fixup {};
-
-struct trace_event_data_offsets_rseq_update {};
 
 struct trace_event_data_offsets_rss_stat {};
 
@@ -69487,136 +64234,6 @@ struct trace_event_raw_bdi_dirty_ratelimit {
 	char __data[0];
 };
 
-struct trace_event_raw_blkdev_zone_mgmt {
-	struct trace_entry ent;
-	dev_t dev;
-	sector_t sector;
-	sector_t nr_sectors;
-	char rwbs[10];
-	char __data[0];
-};
-
-struct trace_event_raw_block_bio {
-	struct trace_entry ent;
-	dev_t dev;
-	sector_t sector;
-	unsigned int nr_sector;
-	char rwbs[10];
-	char comm[16];
-	char __data[0];
-};
-
-struct trace_event_raw_block_bio_complete {
-	struct trace_entry ent;
-	dev_t dev;
-	sector_t sector;
-	unsigned int nr_sector;
-	int error;
-	char rwbs[10];
-	char __data[0];
-};
-
-struct trace_event_raw_block_bio_remap {
-	struct trace_entry ent;
-	dev_t dev;
-	sector_t sector;
-	unsigned int nr_sector;
-	dev_t old_dev;
-	sector_t old_sector;
-	char rwbs[10];
-	char __data[0];
-};
-
-struct trace_event_raw_block_plug {
-	struct trace_entry ent;
-	char comm[16];
-	char __data[0];
-};
-
-struct trace_event_raw_block_rq {
-	struct trace_entry ent;
-	dev_t dev;
-	sector_t sector;
-	unsigned int nr_sector;
-	unsigned int bytes;
-	short unsigned int ioprio;
-	char rwbs[10];
-	char comm[16];
-	u32 __data_loc_cmd;
-	char __data[0];
-};
-
-struct trace_event_raw_block_rq_completion {
-	struct trace_entry ent;
-	dev_t dev;
-	sector_t sector;
-	unsigned int nr_sector;
-	int error;
-	short unsigned int ioprio;
-	char rwbs[10];
-	u32 __data_loc_cmd;
-	char __data[0];
-};
-
-struct trace_event_raw_block_rq_remap {
-	struct trace_entry ent;
-	dev_t dev;
-	sector_t sector;
-	unsigned int nr_sector;
-	dev_t old_dev;
-	sector_t old_sector;
-	unsigned int nr_bios;
-	char rwbs[10];
-	char __data[0];
-};
-
-struct trace_event_raw_block_rq_requeue {
-	struct trace_entry ent;
-	dev_t dev;
-	sector_t sector;
-	unsigned int nr_sector;
-	short unsigned int ioprio;
-	char rwbs[10];
-	u32 __data_loc_cmd;
-	char __data[0];
-};
-
-struct trace_event_raw_block_rq_tag_wait {
-	struct trace_entry ent;
-	dev_t dev;
-	u32 hctx_id;
-	u32 nr_tags;
-	bool is_sched_tag;
-	bool is_reserved;
-	char __data[0];
-};
-
-struct trace_event_raw_block_split {
-	struct trace_entry ent;
-	dev_t dev;
-	sector_t sector;
-	sector_t new_sector;
-	char rwbs[10];
-	char comm[16];
-	char __data[0];
-};
-
-struct trace_event_raw_block_unplug {
-	struct trace_entry ent;
-	int nr_rq;
-	char comm[16];
-	char __data[0];
-};
-
-struct trace_event_raw_block_zwplug {
-	struct trace_entry ent;
-	dev_t dev;
-	unsigned int zno;
-	sector_t sector;
-	unsigned int nr_sectors;
-	char __data[0];
-};
-
 struct trace_event_raw_bpf_test_finish {
 	struct trace_entry ent;
 	int err;
@@ -69737,13 +64354,6 @@ struct trace_event_raw_contention_end {
 	struct trace_entry ent;
 	void *lock_addr;
 	int ret;
-	char __data[0];
-};
-
-struct trace_event_raw_coredump {
-	struct trace_entry ent;
-	int sig;
-	char comm[16];
 	char __data[0];
 };
 
@@ -69984,12 +64594,6 @@ struct trace_event_raw_dql_stall_detected {
 	long unsigned int hist_head;
 	long unsigned int now;
 	long unsigned int hist[4];
-	char __data[0];
-};
-
-struct trace_event_raw_emulate_vsyscall {
-	struct trace_entry ent;
-	int nr;
 	char __data[0];
 };
 
@@ -70276,273 +64880,6 @@ struct trace_event_raw_initcall_level {
 struct trace_event_raw_initcall_start {
 	struct trace_entry ent;
 	initcall_t func;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_complete {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	u64 user_data;
-	int res;
-	unsigned int cflags;
-	u64 extra1;
-	u64 extra2;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_cqe_overflow {
-	struct trace_entry ent;
-	void *ctx;
-	long long unsigned int user_data;
-	s32 res;
-	u32 cflags;
-	void *ocqe;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_cqring_wait {
-	struct trace_entry ent;
-	void *ctx;
-	int min_events;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_create {
-	struct trace_entry ent;
-	int fd;
-	void *ctx;
-	u32 sq_entries;
-	u32 cq_entries;
-	u32 flags;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_defer {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	long long unsigned int data;
-	u8 opcode;
-	u32 __data_loc_op_str;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_fail_link {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	long long unsigned int user_data;
-	u8 opcode;
-	void *link;
-	u32 __data_loc_op_str;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_file_get {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	u64 user_data;
-	int fd;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_link {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	void *target_req;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_local_work_run {
-	struct trace_entry ent;
-	void *ctx;
-	int count;
-	unsigned int loops;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_poll_arm {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	long long unsigned int user_data;
-	u8 opcode;
-	int mask;
-	int events;
-	u32 __data_loc_op_str;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_queue_async_work {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	u64 user_data;
-	u8 opcode;
-	long long unsigned int flags;
-	struct io_wq_work *work;
-	bool hashed;
-	u32 __data_loc_op_str;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_register {
-	struct trace_entry ent;
-	void *ctx;
-	unsigned int opcode;
-	unsigned int nr_files;
-	unsigned int nr_bufs;
-	long int ret;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_req_failed {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	long long unsigned int user_data;
-	u8 opcode;
-	u8 flags;
-	u8 ioprio;
-	u64 off;
-	u64 addr;
-	u32 len;
-	u32 op_flags;
-	u16 buf_index;
-	u16 personality;
-	u32 file_index;
-	u64 pad1;
-	u64 addr3;
-	int error;
-	u32 __data_loc_op_str;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_short_write {
-	struct trace_entry ent;
-	void *ctx;
-	u64 fpos;
-	u64 wanted;
-	u64 got;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_submit_req {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	long long unsigned int user_data;
-	u8 opcode;
-	long long unsigned int flags;
-	bool sq_thread;
-	u32 __data_loc_op_str;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_task_add {
-	struct trace_entry ent;
-	void *ctx;
-	void *req;
-	long long unsigned int user_data;
-	u8 opcode;
-	int mask;
-	u32 __data_loc_op_str;
-	char __data[0];
-};
-
-struct trace_event_raw_io_uring_task_work_run {
-	struct trace_entry ent;
-	void *tctx;
-	unsigned int count;
-	char __data[0];
-};
-
-struct trace_event_raw_iomap_add_to_ioend {
-	struct trace_entry ent;
-	dev_t dev;
-	u64 ino;
-	u64 pos;
-	u64 dirty_len;
-	u64 addr;
-	loff_t offset;
-	u64 length;
-	u16 type;
-	u16 flags;
-	dev_t bdev;
-	char __data[0];
-};
-
-struct trace_event_raw_iomap_class {
-	struct trace_entry ent;
-	dev_t dev;
-	u64 ino;
-	u64 addr;
-	loff_t offset;
-	u64 length;
-	u16 type;
-	u16 flags;
-	dev_t bdev;
-	char __data[0];
-};
-
-struct trace_event_raw_iomap_dio_complete {
-	struct trace_entry ent;
-	dev_t dev;
-	u64 ino;
-	loff_t isize;
-	loff_t pos;
-	int ki_flags;
-	bool aio;
-	int error;
-	ssize_t ret;
-	char __data[0];
-};
-
-struct trace_event_raw_iomap_dio_rw_begin {
-	struct trace_entry ent;
-	dev_t dev;
-	u64 ino;
-	loff_t isize;
-	loff_t pos;
-	size_t count;
-	size_t done_before;
-	int ki_flags;
-	unsigned int dio_flags;
-	bool aio;
-	char __data[0];
-};
-
-struct trace_event_raw_iomap_iter {
-	struct trace_entry ent;
-	dev_t dev;
-	u64 ino;
-	loff_t pos;
-	u64 length;
-	int status;
-	unsigned int flags;
-	const void *ops;
-	long unsigned int caller;
-	char __data[0];
-};
-
-struct trace_event_raw_iomap_range_class {
-	struct trace_entry ent;
-	dev_t dev;
-	u64 ino;
-	loff_t size;
-	loff_t offset;
-	u64 length;
-	char __data[0];
-};
-
-struct trace_event_raw_iomap_readpage_class {
-	struct trace_entry ent;
-	dev_t dev;
-	u64 ino;
-	int nr_pages;
 	char __data[0];
 };
 
@@ -71761,23 +66098,6 @@ struct trace_event_raw_reclaim_retry_zone {
 	long unsigned int min_wmark;
 	int no_progress_loops;
 	bool wmark_check;
-	char __data[0];
-};
-
-struct trace_event_raw_rseq_ip_fixup {
-	struct trace_entry ent;
-	long unsigned int regs_ip;
-	long unsigned int start_ip;
-	long unsigned int post_commit_offset;
-	long unsigned int abort_ip;
-	char __data[0];
-};
-
-struct trace_event_raw_rseq_update {
-	struct trace_entry ent;
-	s32 cpu_id;
-	s32 node_id;
-	s32 mm_cid;
 	char __data[0];
 };
 
@@ -73036,7 +67356,6 @@ struct tracing_log_err {
 
 struct track {
 	long unsigned int addr;
-	depot_stack_handle_t handle;
 	int cpu;
 	int pid;
 	long unsigned int when;
@@ -73606,33 +67925,6 @@ struct ucred {
 	__u32 gid;
 };
 
-struct ucs_page_desc {
-	u8 page;
-	u8 count;
-	u16 start;
-};
-
-struct ucs_page_entry {
-	u8 offset;
-	u8 fallback;
-};
-
-struct ucs_recomposition {
-	u16 base;
-	u16 mark;
-	u16 recomposed;
-};
-
-struct ucs_width16 {
-	u16 first;
-	u16 last;
-};
-
-struct ucs_width32 {
-	u32 first;
-	u32 last;
-};
-
 struct udp_prod_queue;
 
 struct udp_sock {
@@ -73784,26 +68076,6 @@ struct uncharge_gather {
 	long unsigned int pgpgout;
 	long unsigned int nr_kmem;
 	int nid;
-};
-
-struct uni_pagedict {
-	u16 **uni_pgdir[32];
-	long unsigned int refcount;
-	long unsigned int sum;
-	unsigned char *inverse_translations[4];
-	u16 *inverse_trans_unicode;
-};
-
-struct unipair;
-
-struct unimapdesc {
-	short unsigned int entry_ct;
-	struct unipair *entries;
-};
-
-struct unipair {
-	short unsigned int unicode;
-	short unsigned int fontpos;
 };
 
 struct unix_address {
@@ -74107,11 +68379,6 @@ struct uts_namespace {
 	struct ns_common ns;
 };
 
-struct uuidcmp {
-	const char *uuid;
-	int len;
-};
-
 struct v9fs_context {
 	struct p9_client_opts client_opts;
 	struct p9_fd_opts fd_opts;
@@ -74168,140 +68435,9 @@ struct va_format {
 	va_list *va;
 };
 
-struct var_mtrr_range_state {
-	long unsigned int base_pfn;
-	long unsigned int size_pfn;
-	mtrr_type type;
-};
-
-struct vc {
-	struct vc_data *d;
-	struct work_struct SAK_work;
-};
-
-struct vc_state {
-	unsigned int x;
-	unsigned int y;
-	unsigned char color;
-	unsigned char Gx_charset[2];
-	unsigned int charset: 1;
-	enum vc_intensity intensity;
-	bool italic;
-	bool underline;
-	bool blink;
-	bool reverse;
-};
-
-struct vc_font {
-	unsigned int width;
-	unsigned int height;
-	unsigned int charcount;
-	const unsigned char *data;
-};
-
-struct vt_mode {
-	__u8 mode;
-	__u8 waitv;
-	__s16 relsig;
-	__s16 acqsig;
-	__s16 frsig;
-};
-
-struct vc_data {
-	struct tty_port port;
-	struct vc_state state;
-	struct vc_state saved_state;
-	short unsigned int vc_num;
-	unsigned int vc_cols;
-	unsigned int vc_rows;
-	unsigned int vc_size_row;
-	unsigned int vc_scan_lines;
-	unsigned int vc_cell_height;
-	long unsigned int vc_origin;
-	long unsigned int vc_scr_end;
-	long unsigned int vc_visible_origin;
-	unsigned int vc_top;
-	unsigned int vc_bottom;
-	const struct consw *vc_sw;
-	short unsigned int *vc_screenbuf;
-	unsigned int vc_screenbuf_size;
-	unsigned char vc_mode;
-	unsigned char vc_attr;
-	unsigned char vc_def_color;
-	unsigned char vc_ulcolor;
-	unsigned char vc_itcolor;
-	unsigned char vc_halfcolor;
-	unsigned int vc_cursor_type;
-	short unsigned int vc_complement_mask;
-	short unsigned int vc_s_complement_mask;
-	long unsigned int vc_pos;
-	short unsigned int vc_hi_font_mask;
-	struct vc_font vc_font;
-	short unsigned int vc_video_erase_char;
-	unsigned int vc_state;
-	unsigned int vc_npar;
-	unsigned int vc_par[16];
-	struct vt_mode vt_mode;
-	struct pid *vt_pid;
-	int vt_newvt;
-	wait_queue_head_t paste_wait;
-	unsigned int vc_disp_ctrl: 1;
-	unsigned int vc_toggle_meta: 1;
-	unsigned int vc_decscnm: 1;
-	unsigned int vc_decom: 1;
-	unsigned int vc_decawm: 1;
-	unsigned int vc_deccm: 1;
-	unsigned int vc_decim: 1;
-	unsigned int vc_priv: 3;
-	unsigned int vc_need_wrap: 1;
-	unsigned int vc_can_do_color: 1;
-	unsigned int vc_report_mouse: 2;
-	unsigned int vc_bracketed_paste: 1;
-	unsigned char vc_utf: 1;
-	unsigned char vc_utf_count;
-	int vc_utf_char;
-	long unsigned int vc_tab_stop[4];
-	unsigned char vc_palette[48];
-	short unsigned int *vc_translate;
-	unsigned int vc_bell_pitch;
-	unsigned int vc_bell_duration;
-	short unsigned int vc_cur_blink_ms;
-	struct vc_data **vc_display_fg;
-	struct uni_pagedict *uni_pagedict;
-	struct uni_pagedict **uni_pagedict_loc;
-	u32 **vc_uni_lines;
-	u16 *vc_saved_screen;
-	u32 **vc_saved_uni_lines;
-	unsigned int vc_saved_cols;
-	unsigned int vc_saved_rows;
-};
-
-struct vc_draw_region {
-	long unsigned int from;
-	long unsigned int to;
-	int x;
-};
-
-struct vc_selection {
-	struct mutex lock;
-	struct vc_data *cons;
-	char *buffer;
-	unsigned int buf_len;
-	volatile int start;
-	int end;
-};
-
 struct vcpu_fpu_config {
 	unsigned int size;
 	u64 features;
-};
-
-struct vcs_poll_data {
-	struct notifier_block notifier;
-	unsigned int cons_num;
-	int event;
-	wait_queue_head_t waitq;
-	struct fasync_struct *fasync;
 };
 
 struct vdso_timestamp {
@@ -74462,47 +68598,6 @@ struct vfs_ns_cap_data {
 		__le32 inheritable;
 	} data[2];
 	__le32 rootid;
-};
-
-struct vga_arb_user_card {
-	struct pci_dev *pdev;
-	unsigned int mem_cnt;
-	unsigned int io_cnt;
-};
-
-struct vga_arb_private {
-	struct list_head list;
-	struct pci_dev *target;
-	struct vga_arb_user_card cards[16];
-	spinlock_t lock;
-};
-
-struct vga_device {
-	struct list_head list;
-	struct pci_dev *pdev;
-	unsigned int decodes;
-	unsigned int owns;
-	unsigned int locks;
-	unsigned int io_lock_cnt;
-	unsigned int mem_lock_cnt;
-	unsigned int io_norm_cnt;
-	unsigned int mem_norm_cnt;
-	bool bridge_has_one_vga;
-	bool is_firmware_default;
-	unsigned int (*set_decode)(struct pci_dev *, bool);
-};
-
-struct vgastate {
-	void *vgabase;
-	long unsigned int membase;
-	__u32 memsize;
-	__u32 flags;
-	__u32 depth;
-	__u32 num_attr;
-	__u32 num_crtc;
-	__u32 num_gfx;
-	__u32 num_seq;
-	void *vidstate;
 };
 
 struct virtio_9p_config {
@@ -75091,7 +69186,7 @@ struct vm_area_struct__safe_trusted_or_null {
 };
 
 struct vm_event_state {
-	long unsigned int event[46];
+	long unsigned int event[43];
 };
 
 struct vm_fault {
@@ -75437,63 +69532,6 @@ struct vring_virtqueue {
 	union virtio_map map;
 };
 
-struct vt_consize {
-	__u16 v_rows;
-	__u16 v_cols;
-	__u16 v_vlin;
-	__u16 v_clin;
-	__u16 v_vcol;
-	__u16 v_ccol;
-};
-
-struct vt_consizecsrpos {
-	__u16 con_rows;
-	__u16 con_cols;
-	__u16 csr_row;
-	__u16 csr_col;
-};
-
-struct vt_event {
-	__u32 event;
-	__u32 oldev;
-	__u32 newev;
-	__u32 pad[4];
-};
-
-struct vt_event_wait {
-	struct list_head list;
-	struct vt_event event;
-	int done;
-};
-
-struct vt_notifier_param {
-	struct vc_data *vc;
-	unsigned int c;
-};
-
-struct vt_setactivate {
-	__u32 console;
-	struct vt_mode mode;
-};
-
-struct vt_sizes {
-	__u16 v_rows;
-	__u16 v_cols;
-	__u16 v_scrollsize;
-};
-
-struct vt_spawn_console {
-	spinlock_t lock;
-	struct pid *pid;
-	int sig;
-};
-
-struct vt_stat {
-	__u16 v_active;
-	__u16 v_signal;
-	__u16 v_state;
-};
-
 struct vxlan_metadata {
 	u32 gbp;
 };
@@ -75509,10 +69547,36 @@ struct wait_bit_queue_entry {
 	struct wait_queue_entry wq_entry;
 };
 
+struct waitid_info;
+
+struct wait_opts {
+	enum pid_type wo_type;
+	int wo_flags;
+	struct pid *wo_pid;
+	struct waitid_info *wo_info;
+	int wo_stat;
+	struct rusage *wo_rusage;
+	wait_queue_entry_t child_wait;
+	int notask_error;
+};
+
 struct wait_page_key {
 	struct folio *folio;
 	int bit_nr;
 	int page_match;
+};
+
+struct wait_page_queue {
+	struct folio *folio;
+	int bit_nr;
+	wait_queue_entry_t wait;
+};
+
+struct waitid_info {
+	pid_t pid;
+	uid_t uid;
+	int status;
+	int cause;
 };
 
 struct wake_irq;
@@ -76254,13 +70318,6 @@ struct x86_topology_system {
 	unsigned int dom_size[7];
 };
 
-struct x86_xfeat_component {
-	__u32 type;
-	__u32 size;
-	__u32 offset;
-	__u32 flags;
-};
-
 struct xa_limit {
 	u32 max;
 	u32 min;
@@ -76820,74 +70877,6 @@ struct zap_details {
 	bool reclaim_pt;
 	bool reaping;
 	zap_flags_t zap_flags;
-};
-
-struct zcrx_ctrl_export {
-	__u32 zcrx_fd;
-	__u32 __resv1[11];
-};
-
-struct zcrx_ctrl_flush_rq {
-	__u64 __resv[6];
-};
-
-struct zcrx_ctrl_arm_event {
-	__u32 event_type;
-	__u32 __resv[11];
-};
-
-struct zcrx_ctrl_add_area {
-	__u64 area_ptr;
-	__u64 __resv[5];
-};
-
-struct zcrx_ctrl {
-	__u32 zcrx_id;
-	__u32 op;
-	__u64 __resv[2];
-	union {
-		struct zcrx_ctrl_export zc_export;
-		struct zcrx_ctrl_flush_rq zc_flush;
-		struct zcrx_ctrl_arm_event zc_arm_event;
-		struct zcrx_ctrl_add_area zc_area;
-	};
-};
-
-struct zcrx_event_desc {
-	__u64 user_data;
-	__u32 type_mask;
-	__u32 flags;
-	__u64 stats_offset;
-	__u64 __resv2[9];
-};
-
-struct zcrx_rq_hdr {
-	u32 head;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	u32 tail;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-};
-
-struct zcrx_rq_iter {
-	int rqes_left;
-	bool flushed;
-};
-
-struct zcrx_stats {
-	__u64 copy_count;
-	__u64 copy_bytes;
 };
 
 union zen_patch_rev {
@@ -77502,50 +71491,6 @@ typedef void (*btf_trace_balance_dirty_pages)(void *, struct bdi_writeback *, st
 
 typedef void (*btf_trace_bdi_dirty_ratelimit)(void *, struct bdi_writeback *, long unsigned int, long unsigned int);
 
-typedef void (*btf_trace_blk_zone_append_update_request_bio)(void *, struct request *);
-
-typedef void (*btf_trace_blk_zone_wplug_bio)(void *, struct request_queue *, unsigned int, sector_t, unsigned int);
-
-typedef void (*btf_trace_blkdev_zone_mgmt)(void *, struct bio *, sector_t);
-
-typedef void (*btf_trace_block_bio_backmerge)(void *, struct bio *);
-
-typedef void (*btf_trace_block_bio_complete)(void *, struct request_queue *, struct bio *);
-
-typedef void (*btf_trace_block_bio_frontmerge)(void *, struct bio *);
-
-typedef void (*btf_trace_block_bio_queue)(void *, struct bio *);
-
-typedef void (*btf_trace_block_bio_remap)(void *, struct bio *, dev_t, sector_t);
-
-typedef void (*btf_trace_block_getrq)(void *, struct bio *);
-
-typedef void (*btf_trace_block_io_done)(void *, struct request *);
-
-typedef void (*btf_trace_block_io_start)(void *, struct request *);
-
-typedef void (*btf_trace_block_plug)(void *, struct request_queue *);
-
-typedef void (*btf_trace_block_rq_complete)(void *, struct request *, blk_status_t, unsigned int);
-
-typedef void (*btf_trace_block_rq_error)(void *, struct request *, blk_status_t, unsigned int);
-
-typedef void (*btf_trace_block_rq_insert)(void *, struct request *);
-
-typedef void (*btf_trace_block_rq_issue)(void *, struct request *);
-
-typedef void (*btf_trace_block_rq_merge)(void *, struct request *);
-
-typedef void (*btf_trace_block_rq_remap)(void *, struct request *, dev_t, sector_t);
-
-typedef void (*btf_trace_block_rq_requeue)(void *, struct request *);
-
-typedef void (*btf_trace_block_rq_tag_wait)(void *, struct request_queue *, struct blk_mq_hw_ctx *, bool, unsigned int);
-
-typedef void (*btf_trace_block_split)(void *, struct bio *, unsigned int);
-
-typedef void (*btf_trace_block_unplug)(void *, struct request_queue *, unsigned int, bool);
-
 typedef void (*btf_trace_bpf_test_finish)(void *, int *);
 
 typedef void (*btf_trace_bpf_trace_printk)(void *, const char *);
@@ -77614,8 +71559,6 @@ typedef void (*btf_trace_contention_begin)(void *, void *, unsigned int);
 
 typedef void (*btf_trace_contention_end)(void *, void *, int);
 
-typedef void (*btf_trace_coredump)(void *, int);
-
 typedef void (*btf_trace_count_memcg_events)(void *, struct mem_cgroup *, int, long unsigned int);
 
 typedef void (*btf_trace_cpu_frequency)(void *, unsigned int, unsigned int);
@@ -77650,8 +71593,6 @@ typedef void (*btf_trace_dev_pm_qos_update_request)(void *, const char *, enum d
 
 typedef void (*btf_trace_devres_log)(void *, struct device *, const char *, void *, const char *, size_t);
 
-typedef void (*btf_trace_disk_zone_wplug_add_bio)(void *, struct request_queue *, unsigned int, sector_t, unsigned int);
-
 typedef void (*btf_trace_dma_alloc)(void *, struct device *, void *, dma_addr_t, size_t, enum dma_data_direction, gfp_t, long unsigned int);
 
 typedef void (*btf_trace_dma_alloc_pages)(void *, struct device *, void *, dma_addr_t, size_t, enum dma_data_direction, gfp_t, long unsigned int);
@@ -77685,8 +71626,6 @@ typedef void (*btf_trace_dma_unmap_phys)(void *, struct device *, dma_addr_t, si
 typedef void (*btf_trace_dma_unmap_sg)(void *, struct device *, struct scatterlist *, int, enum dma_data_direction, long unsigned int);
 
 typedef void (*btf_trace_dql_stall_detected)(void *, short unsigned int, unsigned int, long unsigned int, long unsigned int, long unsigned int, long unsigned int *);
-
-typedef void (*btf_trace_emulate_vsyscall)(void *, int);
 
 typedef void (*btf_trace_error_apic_entry)(void *, int);
 
@@ -77753,68 +71692,6 @@ typedef void (*btf_trace_initcall_level)(void *, const char *);
 typedef void (*btf_trace_initcall_start)(void *, initcall_t);
 
 typedef void (*btf_trace_inode_set_ctime_to_ts)(void *, struct inode *, struct timespec64 *);
-
-typedef void (*btf_trace_io_uring_complete)(void *, struct io_ring_ctx *, void *, struct io_uring_cqe *);
-
-typedef void (*btf_trace_io_uring_cqe_overflow)(void *, void *, long long unsigned int, s32, u32, void *);
-
-typedef void (*btf_trace_io_uring_cqring_wait)(void *, void *, int);
-
-typedef void (*btf_trace_io_uring_create)(void *, int, void *, u32, u32, u32);
-
-typedef void (*btf_trace_io_uring_defer)(void *, struct io_kiocb *);
-
-typedef void (*btf_trace_io_uring_fail_link)(void *, struct io_kiocb *, struct io_kiocb *);
-
-typedef void (*btf_trace_io_uring_file_get)(void *, struct io_kiocb *, int);
-
-typedef void (*btf_trace_io_uring_link)(void *, struct io_kiocb *, struct io_kiocb *);
-
-typedef void (*btf_trace_io_uring_local_work_run)(void *, void *, int, unsigned int);
-
-typedef void (*btf_trace_io_uring_poll_arm)(void *, struct io_kiocb *, int, int);
-
-typedef void (*btf_trace_io_uring_queue_async_work)(void *, struct io_kiocb *, bool);
-
-typedef void (*btf_trace_io_uring_register)(void *, void *, unsigned int, unsigned int, unsigned int, long int);
-
-typedef void (*btf_trace_io_uring_req_failed)(void *, const struct io_uring_sqe *, struct io_kiocb *, int);
-
-typedef void (*btf_trace_io_uring_short_write)(void *, void *, u64, u64, u64);
-
-typedef void (*btf_trace_io_uring_submit_req)(void *, struct io_kiocb *);
-
-typedef void (*btf_trace_io_uring_task_add)(void *, struct io_kiocb *, int);
-
-typedef void (*btf_trace_io_uring_task_work_run)(void *, void *, unsigned int);
-
-typedef void (*btf_trace_iomap_add_to_ioend)(void *, struct inode *, u64, unsigned int, struct iomap *);
-
-typedef void (*btf_trace_iomap_dio_complete)(void *, struct kiocb *, int, ssize_t);
-
-typedef void (*btf_trace_iomap_dio_invalidate_fail)(void *, struct inode *, loff_t, u64);
-
-typedef void (*btf_trace_iomap_dio_rw_begin)(void *, struct kiocb *, struct iov_iter *, unsigned int, size_t);
-
-typedef void (*btf_trace_iomap_dio_rw_queued)(void *, struct inode *, loff_t, u64);
-
-typedef void (*btf_trace_iomap_invalidate_folio)(void *, struct inode *, loff_t, u64);
-
-typedef void (*btf_trace_iomap_iter)(void *, struct iomap_iter *, const void *, long unsigned int);
-
-typedef void (*btf_trace_iomap_iter_dstmap)(void *, struct inode *, struct iomap *);
-
-typedef void (*btf_trace_iomap_iter_srcmap)(void *, struct inode *, struct iomap *);
-
-typedef void (*btf_trace_iomap_readahead)(void *, struct inode *, int);
-
-typedef void (*btf_trace_iomap_readpage)(void *, struct inode *, int);
-
-typedef void (*btf_trace_iomap_release_folio)(void *, struct inode *, loff_t, u64);
-
-typedef void (*btf_trace_iomap_writeback_folio)(void *, struct inode *, loff_t, u64);
-
-typedef void (*btf_trace_iomap_zero_iter)(void *, struct inode *, loff_t, u64);
 
 typedef void (*btf_trace_ipi_send_cpu)(void *, const unsigned int, long unsigned int, void *);
 
@@ -78172,10 +72049,6 @@ typedef void (*btf_trace_reschedule_entry)(void *, int);
 
 typedef void (*btf_trace_reschedule_exit)(void *, int);
 
-typedef void (*btf_trace_rseq_ip_fixup)(void *, long unsigned int, long unsigned int, long unsigned int, long unsigned int);
-
-typedef void (*btf_trace_rseq_update)(void *, struct task_struct *);
-
 typedef void (*btf_trace_rss_stat)(void *, struct mm_struct *, int);
 
 typedef void (*btf_trace_rtc_alarm_irq_enable)(void *, unsigned int, int);
@@ -78524,8 +72397,6 @@ typedef void (*btf_trace_xdp_redirect)(void *, const struct net_device *, const 
 
 typedef void (*btf_trace_xdp_redirect_err)(void *, const struct net_device *, const struct bpf_prog *, const void *, int, enum bpf_map_type, u32, u32);
 
-typedef void cleanup_cb_t(struct rq_wait *, void *);
-
 typedef int (*cmp_r_func_t)(const void *, const void *, const void *);
 
 typedef int (*copy_fn_t)(void *, const void *, u32, struct task_struct *);
@@ -78546,8 +72417,6 @@ typedef void (*exitcall_t)(void);
 
 typedef int filler_t(struct file *, struct folio *);
 
-typedef void fn_handler_fn(struct vc_data *);
-
 typedef void free_folio_t(struct folio *, long unsigned int);
 
 typedef int (*ftrace_mapper_func)(void *);
@@ -78564,13 +72433,9 @@ typedef int (*initxattrs)(struct inode *, const struct xattr *, void *);
 
 typedef struct dentry *instantiate_t(struct dentry *, struct task_struct *, const void *);
 
-typedef void (*iomap_punch_t)(struct inode *, loff_t, loff_t, struct iomap *);
-
 typedef size_t (*iov_step_f)(void *, size_t, size_t, void *, void *);
 
 typedef size_t (*iov_ustep_f)(void *, size_t, size_t, void *, void *);
-
-typedef void k_handler_fn(struct vc_data *, unsigned char, char);
 
 typedef int (*list_cmp_func_t)(void *, const struct list_head *, const struct list_head *);
 
@@ -78614,8 +72479,6 @@ typedef void (*rethook_handler_t)(struct rethook_node *, void *, long unsigned i
 
 typedef bool (*ring_buffer_cond_fn)(void *);
 
-typedef bool (*sb_for_each_fn)(struct sbitmap *, unsigned int, void *);
-
 typedef int (*sendmsg_func)(struct sock *, struct msghdr *);
 
 typedef void (*serial8250_isa_config_fn)(int, struct uart_port *, u32 *);
@@ -78655,6 +72518,8 @@ typedef bool (*up_f)(struct tmigr_group *, struct tmigr_group *, struct tmigr_wa
 typedef int wait_bit_action_f(struct wait_bit_key *, int);
 
 struct task_group;
+
+struct iomap_ops;
 
 struct nf_bridge_frag_data;
 
@@ -78733,8 +72598,6 @@ extern struct kmem_cache *bpf_get_kmem_cache(u64 addr) __weak __ksym;
 extern struct mem_cgroup *bpf_get_mem_cgroup(struct cgroup_subsys_state *css) __weak __ksym;
 extern struct mem_cgroup *bpf_get_root_mem_cgroup(void) __weak __ksym;
 extern int bpf_icmp_send(struct __sk_buff *skb_ctx, int type, int code) __weak __ksym;
-extern __u8 *bpf_io_uring_get_region(struct iou_ctx *loop_ctx, __u32 region_id, const size_t rdwr_buf_size) __weak __ksym;
-extern int bpf_io_uring_submit_sqes(struct iou_ctx *loop_ctx, u32 nr) __weak __ksym;
 extern void bpf_iter_bits_destroy(struct bpf_iter_bits *it) __weak __ksym;
 extern int bpf_iter_bits_new(struct bpf_iter_bits *it, const u64 *unsafe_ptr__ign, u32 nr_words) __weak __ksym;
 extern int *bpf_iter_bits_next(struct bpf_iter_bits *it) __weak __ksym;
