@@ -44,7 +44,7 @@ int netns_enter(const char *name);
 /* The cookie that names the current network namespace for good; 0: not known. */
 __u64 netns_cookie(void);
 
-/* One document and a newline to stdout; the reference is taken. False: no memory, or a full disk. */
+/* One document and a newline to stdout; takes the reference. False: no memory, or a full disk. */
 bool json_out(json_t *doc);
 
 #endif

@@ -217,7 +217,7 @@ int np_root_check(bool create)
 	struct statfs st;
 
 	if (statfs(NP_BPFFS, &st) || st.f_type != BPF_FS_MAGIC) {
-		complain("%s: no BPF file system is mounted there; mount -t bpf bpf %s, or, "
+		complain("%s: no BPF file system is mounted there; mount -t bpf bpffs %s, or, "
 			 "under `ip netns exec NAME`, use --netns NAME instead",
 			 NP_BPFFS, NP_BPFFS);
 		return FAILED;

@@ -95,7 +95,7 @@ void np_dir_list_free(char **names);
 
 /* 0, or a message was printed and this is the exit code. */
 int np_root_check(bool create);
-/* A file descriptor whose closing ends the lock, or -errno. wait unset: -EWOULDBLOCK if it is held. */
+/* A descriptor whose closing ends the lock, or -errno. wait unset: -EWOULDBLOCK if it is held. */
 int np_lock(bool wait);
 
 #define NP_PROGS_MAX	64

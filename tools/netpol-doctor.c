@@ -300,7 +300,7 @@ static void check_dev(const struct np_dev *dev)
 
 			check_filters(dev, i, &inst);
 			if (!np_filters_get(dev, i, &inst, &filters, &n))
-				attached |= np_filter_ours(filters, n) != NULL;
+				attached |= !!np_filter_ours(filters, n);
 			free(filters);
 		}
 	}

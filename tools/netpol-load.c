@@ -518,8 +518,10 @@ static int table_flip(const char *dir, int fd, __u32 tier, __u32 gen, __u32 adop
 		err = -errno;
 		goto out;
 	}
-	/* Returns when all programs that saw the old np_state are done: see
-	 * maybe_wait_bpf_programs(). */
+	/*
+	 * Returns when all programs that saw the old np_state are done: see
+	 * maybe_wait_bpf_programs().
+	 */
 	if (bpf_map_update_elem(tier_fd[tier], &zero, &fd, BPF_ANY))
 		err = -errno;
 	for (__u32 t = 0; !err && t < NP_TIERS; t++)

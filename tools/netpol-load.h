@@ -33,13 +33,13 @@ struct np_live {
 	__u32 tier;
 	struct np_text head;
 	char *text;
-	struct np_policy *policy;	/* of the text, with the default and state that were asked for */
+	struct np_policy *policy;	/* of the text, with the default and state asked for */
 	__u32 *slots;			/* per rule */
 };
 
 /*
- * parse unset: leave .policy and .slots alone. 0; -ENOENT: nothing was ever loaded; -EUCLEAN: what is
- * there cannot be read, *why tells; or -errno.
+ * parse unset: leave .policy and .slots alone. 0; -ENOENT: nothing was ever loaded; -EUCLEAN: what
+ * is there cannot be read, *why tells; or -errno.
  */
 int np_live_read(const char *dir, bool parse, struct np_live *live, const char **why);
 void np_live_free(struct np_live *live);
@@ -53,7 +53,7 @@ struct np_want {
 	int stateless;
 	__u32 adopt;			/* seconds, 0: off */
 	__u32 flows;			/* entries of the flow table of a new instance, 0: usual */
-	struct np_live *live;		/* what is in force, read under the lock and parsed; or NULL */
+	struct np_live *live;		/* in force, read under the lock and parsed; or NULL */
 };
 
 struct np_loaded {

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common.h"
 #include "netpol-packet.h"
 
 #define IP4_HLEN 20
@@ -27,16 +28,12 @@ static const struct {
 	{ "frag", EXT_FRAG, 8 }, { "ah", EXT_AH, 16 },
 };
 
-#define N_EXTS (sizeof(exts) / sizeof(exts[0]))
-
 static const struct {
 	const char *name;
 	__u8 bit;
 } tcp_flags[] = {
 	{ "fin", 1 }, { "syn", 2 }, { "rst", 4 }, { "psh", 8 }, { "ack", 16 }, { "urg", 32 },
 };
-
-#define N_FLAGS (sizeof(tcp_flags) / sizeof(tcp_flags[0]))
 
 static const char *const option_words[] = {
 	"fin", "syn", "rst", "psh", "ack", "urg", "in", "out", "len", "id", "ttl", "frag", "ext",
@@ -179,10 +176,10 @@ static int parse_ext(struct text *t, struct packet *p)
 
 		comma = memchr(s, ',', end - s);
 		len = (comma ?: end) - s;
-		for (i = 0; i < N_EXTS; i++)
+		for (i = 0; i < ARRAY_SIZE(exts); i++)
 			if (strlen(exts[i].name) == len && !memcmp(exts[i].name, s, len))
 				break;
-		if (i == N_EXTS)
+		if (i == ARRAY_SIZE(exts))
 			return bad(t, s, "they are hbh, dst, rt, frag, ah: ext hbh,dst",
 				   "\"%.*s\" is no extension header",
 				   (int)(len < 40 ? len : 40), s);
@@ -228,7 +225,7 @@ static int parse_option(struct text *t, struct packet *p, signed char *dir)
 	long v;
 	int rc;
 
-	for (size_t i = 0; i < N_FLAGS; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(tcp_flags); i++) {
 		if (!word_is(t, tcp_flags[i].name))
 			continue;
 		if (p->proto != IPPROTO_TCP)

@@ -12,11 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common.h"
 #include "netpol-rules.h"
 
 typedef unsigned __int128 u128;
-
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 /* Names. */
 

@@ -84,7 +84,7 @@ static bool packet_of(const struct np_frame *frame, enum np_dir dir, struct np_p
 		return true;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		if ((pkt->proto == IPPROTO_ICMP) == (pkt->family == 4))
+		if (pkt->proto == (pkt->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 			pkt->sel = l4[0] << 8 | l4[1];
 		return true;
 	default:
@@ -284,9 +284,9 @@ static int bench_pcap(struct bench *b)
 		err = 0;
 		rc = bench_run(b, &frame);
 	}
-	if (err == -EINVAL)
+	if (err == -EINVAL) {
 		rc = bench_error(b, env.pcap, NULL, 0, &perr, err);
-	else if (err < 0) {
+	} else if (err < 0) {
 		complain_err(err, env.pcap, "cannot read");
 		rc = USAGE;
 	}

@@ -4,10 +4,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common.h"
 #include "netpol-packet.h"
 #include "tap.h"
-
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 static void hex(const struct np_frame *f, char *out)
 {
@@ -53,7 +52,7 @@ static void bytes(void)
 		{ "esp 10.0.0.1 > 10.0.0.2 len 20", NULL },
 	};
 
-	for (size_t i = 0; i < COUNT(t); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		char got[512], want[512];
 		struct np_error err;
 		struct np_frame f;
@@ -104,7 +103,7 @@ static void sums_and_lengths(void)
 		{ "6 10.0.0.1:1 > 10.0.0.2:2", 6, 20, 40 },
 	};
 
-	for (size_t i = 0; i < COUNT(t); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		const unsigned char *ip;
 		struct np_frame f;
 		size_t n, at;
@@ -201,7 +200,8 @@ static void fragments(void)
 	if (build("udp ::1 > ::2 ext hbh,frag,dst frag 16", 0, &f)) {
 		hex(&f, got);
 		check(f.len == 64, "%u", f.len);
-		check(!strncmp(got + 80, "2c00010400000000" "3c00001000000000", 32), "%s", got + 80);
+		check(!strncmp(got + 80, "2c000104000000003c00001000000000", 32), "%s",
+		      got + 80);
 		check(f.data[6] == 0);
 		np_frame_free(&f);
 	}
@@ -251,7 +251,8 @@ static void errors(void)
 		{ "tcp 10.0.0.1:1 > 10.0.0.2:2 > in", 29, "unknown word \">\"" },
 		{ "udp 10.0.0.1:1 > 10.0.0.2:2 syn", 29, "\"syn\" goes with tcp alone" },
 		{ "tcp 10.0.0.1:1 > 10.0.0.2:2 len", 32, "\"len\" needs a number" },
-		{ "tcp 10.0.0.1:1 > 10.0.0.2:2 len 65536", 33, "\"65536\" is no number for \"len\"" },
+		{ "tcp 10.0.0.1:1 > 10.0.0.2:2 len 65536", 33,
+		  "\"65536\" is no number for \"len\"" },
 		{ "tcp 10.0.0.1:1 > 10.0.0.2:2 len 39", 1, "this packet needs 40" },
 		{ "udp [::1]:1 > [::2]:2 ext hbh len 55", 1, "this packet needs 56" },
 		{ "tcp 10.0.0.1:1 > 10.0.0.2:2 ttl 256", 33, "\"256\" is no number for \"ttl\"" },
@@ -263,11 +264,12 @@ static void errors(void)
 		{ "tcp [::1]:1 > [::2]:2 ext hbh,xxx", 31, "\"xxx\" is no extension header" },
 		{ "tcp [::1]:1 > [::2]:2 ext", 26, "\"\" is no extension header" },
 		{ "tcp 10.0.0.1:1 > 10.0.0.2:2 type 8", 29, "\"type\" goes with icmp" },
-		{ "icmp 10.0.0.1 > 10.0.0.2 type mld-query", 31, "\"mld-query\" is no type of icmp" },
+		{ "icmp 10.0.0.1 > 10.0.0.2 type mld-query", 31,
+		  "\"mld-query\" is no type of icmp" },
 		{ "icmp 10.0.0.1 > 10.0.0.2 type 8/256", 33, "this is no ICMP code" },
 	};
 
-	for (size_t i = 0; i < COUNT(t); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		struct np_error err;
 		struct np_frame f;
 		int rc = np_frame_parse(t[i].text, strlen(t[i].text), 0, &f, &err);
@@ -283,9 +285,9 @@ static void errors(void)
 static void random_text(void)
 {
 	static const char *const words[] = {
-		"tcp", "udp", "icmp", "icmp6", "99", " ", " ", " ", "10.0.0.1", "::1", "[::1]", ":", "1",
-		">", " > ", "10.0.0.1:1", "[::1]:2", "frag", "0+", "8", "ext", "hbh", ",", "len", "60000",
-		"type", "/", "in", "syn", "[", "]", "\xff", "ah", "dst",
+		"tcp", "udp", "icmp", "icmp6", "99", " ", " ", " ", "10.0.0.1", "::1", "[::1]", ":",
+		"1", ">", " > ", "10.0.0.1:1", "[::1]:2", "frag", "0+", "8", "ext", "hbh", ",", "len",
+		"60000", "type", "/", "in", "syn", "[", "]", "\xff", "ah", "dst",
 	};
 	unsigned int seed = 7, good = 0;
 
@@ -298,7 +300,7 @@ static void random_text(void)
 		if (i & 1)
 			strcpy(text, i & 2 ? "udp [::1]:1 > [::2]:2 " : "tcp 10.0.0.1:1 > 10.0.0.2:2 ");
 		for (int n = rand_r(&seed) % 12; n; n--)
-			strcat(text, words[rand_r(&seed) % COUNT(words)]);
+			strcat(text, words[rand_r(&seed) % ARRAY_SIZE(words)]);
 		len = strlen(text);
 		exact = malloc(len ?: 1);	/* no NUL: the sanitizer sees a byte too many */
 		memcpy(exact, text, len);
@@ -311,7 +313,7 @@ static void random_text(void)
 	check(good > 1000, "%u", good);
 }
 
-static char path[] = "/tmp/netpol-packet.XXXXXX";
+static char path[32];
 
 static void put32(unsigned char **p, __u32 v, bool big)
 {
@@ -469,8 +471,10 @@ static void bad_pcaps(void)
 
 int main(int argc, char **argv)
 {
-	int fd = mkstemp(path);
+	int fd;
 
+	snprintf(path, sizeof(path), "/tmp/netpol-packet.XXXXXX");
+	fd = mkstemp(path);
 	if (fd < 0) {
 		perror(path);
 		return 1;

@@ -5,10 +5,9 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 
+#include "common.h"
 #include "netpol-rules.h"
 #include "tap.h"
-
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 static struct np_policy *parse(const char *text, size_t len)
 {
@@ -45,25 +44,33 @@ static void canonical_text(void)
 		{ "allow 255", NULL }, { "allow 253, 17", "allow 253, udp" },
 		{ "allow icmpv6", "allow icmp6" }, { "allow ipv6-icmp", "allow icmp6" },
 		{ "allow esp, ah, gre, igmp, ospf, ipip, pim, vrrp, sctp, dccp, udplite", NULL },
-		{ "allow icmp type echo-request", NULL }, { "allow icmp type 8", "allow icmp type echo-request" },
+		{ "allow icmp type echo-request", NULL },
+		{ "allow icmp type 8", "allow icmp type echo-request" },
 		{ "allow icmp type 8/0", "allow icmp type echo-request/0" },
 		{ "allow icmp type 77, echo-reply/255", NULL },
 		{ "allow icmp6 type packet-too-big, neighbor-solicitation",
 		  "allow icmp6 type packet-too-big, neighbour-solicitation" },
 		{ "allow icmp6 type mld-listener-query", "allow icmp6 type mld-query" },
-		{ "allow 1 type destination-unreachable/4", "allow icmp type destination-unreachable/4" },
-		{ "allow from 10.0.0.1", NULL }, { "allow from 10.0.0.1/32", "allow from 10.0.0.1" },
+		{ "allow 1 type destination-unreachable/4",
+		  "allow icmp type destination-unreachable/4" },
+		{ "allow from 10.0.0.1", NULL },
+		{ "allow from 10.0.0.1/32", "allow from 10.0.0.1" },
 		{ "allow from 0.0.0.0/0", NULL }, { "allow to ::/0", NULL },
 		{ "allow from 10.0.0.0/8 to 2001:DB8:0:0::1/128",
 		  "allow from 10.0.0.0/8 to 2001:db8::1" },
 		{ "allow from ::ffff:1.2.3.4", NULL },
-		{ "allow from 10.0.0.1-10.0.0.9", NULL }, { "allow from 10.0.0.1-10.0.0.1", "allow from 10.0.0.1" },
-		{ "allow from 2001:db8:0::1-2001:db8::ffff", "allow from 2001:db8::1-2001:db8::ffff" },
+		{ "allow from 10.0.0.1-10.0.0.9", NULL },
+		{ "allow from 10.0.0.1-10.0.0.1", "allow from 10.0.0.1" },
+		{ "allow from 2001:db8:0::1-2001:db8::ffff",
+		  "allow from 2001:db8::1-2001:db8::ffff" },
 		{ "allow from {10.0.0.1,10.0.0.2,}", "allow from 10.0.0.1, 10.0.0.2" },
-		{ "allow from { 10.0.0.1, # one\n\n\t10.0.0.2\n} to @b", "allow from 10.0.0.1, 10.0.0.2 to @b" },
-		{ "allow from @a", NULL }, { "allow from @a, @b, 10.9.0.0/16", NULL }, { "allow to { @b }", "allow to @b" },
+		{ "allow from { 10.0.0.1, # one\n\n\t10.0.0.2\n} to @b",
+		  "allow from 10.0.0.1, 10.0.0.2 to @b" },
+		{ "allow from @a", NULL }, { "allow from @a, @b, 10.9.0.0/16", NULL },
+		{ "allow to { @b }", "allow to @b" },
 		{ "allow tcp from port 1024-65535 to port 22, 80, 8000-8100", NULL },
-		{ "allow tcp from @a port 0 to @b port 65535", NULL }, { "allow tcp to port 5-5", "allow tcp to port 5" },
+		{ "allow tcp from @a port 0 to @b port 65535", NULL },
+		{ "allow tcp to port 5-5", "allow tcp to port 5" },
 		{ "allow sctp, dccp, udplite to port 9", NULL },
 		{ "allow log", NULL }, { "allow count", "allow" }, { "allow count web-1_x", NULL },
 		{ "deny in tcp from @a port 1 to @b port 2 log count n", NULL },
@@ -71,7 +78,7 @@ static void canonical_text(void)
 		{ "allow count a23456789012345678901234567890bc", NULL },
 	};
 
-	for (size_t i = 0; i < COUNT(t); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		char text[512];
 		struct np_policy *p;
 
@@ -201,7 +208,7 @@ static void set_contents(void)
 		{ "@x,\n # c\n\n 10.0.0.9 # d\n", "10.0.0.0/30 10.0.0.9 ::1" },
 	};
 
-	for (size_t i = 0; i < COUNT(t); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		char text[512], got[512];
 		struct np_policy *p;
 
@@ -257,7 +264,7 @@ static void canonical_addresses(void)
 	};
 	char buf[NP_PREFIX_STR], want[INET6_ADDRSTRLEN];
 
-	for (size_t i = 0; i < COUNT(t); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		struct np_prefix p;
 
 		check(np_addr_parse(t[i], strlen(t[i]), &p), "%s", t[i]);
@@ -304,7 +311,8 @@ static void errors(void)
 		{ "allow \r tcp", 1, 7, "byte 0x0d", NULL },
 		{ "allow\r", 1, 6, "byte 0x0d", NULL },
 		/* default */
-		{ "default", 1, 8, "expected \"allow\", \"deny\" or \"next\", found the end of the text", NULL },
+		{ "default", 1, 8,
+		  "expected \"allow\", \"deny\" or \"next\", found the end of the text", NULL },
 		{ "default\n", 1, 8, "found the end of the line", NULL },
 		{ "default dny", 1, 9, "unknown word \"dny\"", "\"deny\"" },
 		{ "default deny lg", 1, 14, "unknown word \"lg\"", "\"log\"" },
@@ -324,8 +332,10 @@ static void errors(void)
 		{ "allow tcp,,udp", 1, 11, "expected a protocol, found \",\"", NULL },
 		{ "allow , udp", 1, 7, "unexpected \",\"", NULL },
 		{ "allow tcp }", 1, 11, "unexpected \"}\"", NULL },
-		{ "allow to 10.0.0.1 from 10.0.0.2", 1, 19, "\"from\" is out of place", "the order is" },
-		{ "allow from 10.0.0.1 from 10.0.0.2", 1, 21, "\"from\" is out of place", "the order is" },
+		{ "allow to 10.0.0.1 from 10.0.0.2", 1, 19, "\"from\" is out of place",
+		  "the order is" },
+		{ "allow from 10.0.0.1 from 10.0.0.2", 1, 21, "\"from\" is out of place",
+		  "the order is" },
 		{ "allow log to 10.0.0.1", 1, 11, "\"to\" is out of place", "the order is" },
 		{ "allow form 10.0.0.1", 1, 7, "unknown word \"form\"", "\"from\"" },
 		{ "allow tcp form 10.0.0.1", 1, 11, "unknown word \"form\"", "\"from\"" },
@@ -335,29 +345,39 @@ static void errors(void)
 		{ "allow tcp type 8", 1, 11, "\"type\" needs icmp or icmp6", "icmp type" },
 		{ "allow type 8", 1, 7, "\"type\" needs icmp or icmp6", "icmp type" },
 		{ "allow icmp, icmp6 type 8", 1, 19, "\"type\" needs icmp or icmp6", "icmp type" },
-		{ "allow icmp type", 1, 16, "expected an ICMP type, found the end of the text", NULL },
-		{ "allow icmp type echo-requst", 1, 17, "\"echo-requst\" is no type of icmp", "\"echo-request\"" },
-		{ "allow icmp type packet-too-big", 1, 17, "is no type of icmp", "it is one of icmp6" },
-		{ "allow icmp6 type timestamp-reply", 1, 18, "is no type of icmp6", "it is one of icmp" },
+		{ "allow icmp type", 1, 16, "expected an ICMP type, found the end of the text",
+		  NULL },
+		{ "allow icmp type echo-requst", 1, 17, "\"echo-requst\" is no type of icmp",
+		  "\"echo-request\"" },
+		{ "allow icmp type packet-too-big", 1, 17, "is no type of icmp",
+		  "it is one of icmp6" },
+		{ "allow icmp6 type timestamp-reply", 1, 18, "is no type of icmp6",
+		  "it is one of icmp" },
 		{ "allow icmp type 256", 1, 17, "\"256\" is no type", "0-255" },
 		{ "allow icmp type 8/256", 1, 19, "\"256\" is no ICMP code", "0-255" },
 		{ "allow icmp type echo-reply/", 1, 28, "\"\" is no ICMP code", "0-255" },
 		{ "allow icmp type 8,", 1, 19, "expected an ICMP type", NULL },
 		/* sides */
 		{ "allow from", 1, 11, "\"from\" needs an address", "leave \"from\" out" },
-		{ "allow from to 10.0.0.1", 1, 12, "\"from\" needs an address", "leave \"from\" out" },
+		{ "allow from to 10.0.0.1", 1, 12, "\"from\" needs an address",
+		  "leave \"from\" out" },
 		{ "allow tcp to log", 1, 14, "\"to\" needs an address", "leave \"to\" out" },
 		{ "allow from { }", 1, 12, "the list is empty", "nothing" },
 		{ "allow from {\n}", 1, 12, "the list is empty", "nothing" },
-		{ "allow from 10.0.0.1,", 1, 21, "expected an address or @SET, found the end of the text", NULL },
+		{ "allow from 10.0.0.1,", 1, 21,
+		  "expected an address or @SET, found the end of the text", NULL },
 		{ "allow from 10.0.0.1,\n10.0.0.2", 1, 21, "found the end of the line", NULL },
 		{ "allow from 10.0.0.1 10.0.0.2", 1, 21, "unexpected \"10.0.0.2\"", "commas" },
-		{ "allow from { 10.0.0.1 10.0.0.2 }", 1, 23, "expected \",\" or \"}\", found \"10.0.0.2\"", NULL },
-		{ "allow from { 10.0.0.1, , }", 1, 24, "expected an address or @SET, found \",\"", NULL },
+		{ "allow from { 10.0.0.1 10.0.0.2 }", 1, 23,
+		  "expected \",\" or \"}\", found \"10.0.0.2\"", NULL },
+		{ "allow from { 10.0.0.1, , }", 1, 24, "expected an address or @SET, found \",\"",
+		  NULL },
 		{ "allow from { 10.0.0.1\n\n", 1, 12, "the brace is not closed", "\"}\"" },
 		{ "allow from {", 1, 12, "the brace is not closed", "\"}\"" },
-		{ "allow from { 10.0.0.1\nallow tcp\n", 2, 1, "expected \",\" or \"}\", found \"allow\"", "missing" },
-		{ "allow from { 10.0.0.1,\nallow tcp\n", 2, 1, "\"allow\" is not an address", "missing" },
+		{ "allow from { 10.0.0.1\nallow tcp\n", 2, 1,
+		  "expected \",\" or \"}\", found \"allow\"", "missing" },
+		{ "allow from { 10.0.0.1,\nallow tcp\n", 2, 1, "\"allow\" is not an address",
+		  "missing" },
 		/* addresses */
 		{ "allow from 10.0.0", 1, 12, "\"10.0.0\" is not an address", "four numbers" },
 		{ "allow from 10.0.0.256", 1, 12, "not an address", "four numbers" },
@@ -369,7 +389,8 @@ static void errors(void)
 		{ "allow from fe80::1%eth0", 1, 12, "not an address", "no zone" },
 		{ "allow from 2001:db8:::1", 1, 12, "not an address", "IPv4" },
 		{ "allow from /8", 1, 12, "\"\" is not an address", "without blanks" },
-		{ "allow from 10.1.2.3/16", 1, 12, "bits set behind its prefix length", "did you mean \"10.1.0.0/16\"" },
+		{ "allow from 10.1.2.3/16", 1, 12, "bits set behind its prefix length",
+		  "did you mean \"10.1.0.0/16\"" },
 		{ "allow from 10.1.2.3/0", 1, 12, "bits set", "\"0.0.0.0/0\"" },
 		{ "allow from 2001:db8::1/32", 1, 12, "bits set", "\"2001:db8::/32\"" },
 		{ "allow from 10.0.0.0/33", 1, 21, "\"33\" is no prefix length", "0-32" },
@@ -377,23 +398,29 @@ static void errors(void)
 		{ "allow from 10.0.0.0/08", 1, 21, "\"08\" is no prefix length", "0-32" },
 		{ "allow from 10.0.0.0/8/8", 1, 21, "\"8/8\" is no prefix length", "0-32" },
 		{ "allow from ::/129", 1, 15, "\"129\" is no prefix length", "0-128" },
-		{ "allow from 10.0.0.9-10.0.0.1", 1, 12, "runs backwards", "\"10.0.0.1-10.0.0.9\"" },
+		{ "allow from 10.0.0.9-10.0.0.1", 1, 12, "runs backwards",
+		  "\"10.0.0.1-10.0.0.9\"" },
 		{ "allow from 10.0.0.9-::1", 1, 12, "an IPv4 end and an IPv6 end", NULL },
-		{ "allow from 10.0.0.1-10.0.0", 1, 21, "\"10.0.0\" is not an address", "four numbers" },
+		{ "allow from 10.0.0.1-10.0.0", 1, 21, "\"10.0.0\" is not an address",
+		  "four numbers" },
 		{ "allow from 10.0.0.1-", 1, 21, "\"\" is not an address", "without blanks" },
 		{ "allow from 10.0.0.1 - 10.0.0.2", 1, 21, "unknown word \"-\"", NULL },
-		{ "allow from 10.0.0.1-10.0.0.2/31", 1, 21, "\"10.0.0.2/31\" is not an address", "four numbers" },
+		{ "allow from 10.0.0.1-10.0.0.2/31", 1, 21, "\"10.0.0.2/31\" is not an address",
+		  "four numbers" },
 		/* sets */
 		{ "allow from @x", 1, 12, "no set \"x\" above", "define it first: set x" },
-		{ "set admins = { ::1 }\nallow from @admin", 2, 12, "no set \"admin\" above", "\"@admins\"" },
-		{ "set admins = { ::1 }\nallow from admins", 2, 12, "not an address", "\"@admins\"" },
+		{ "set admins = { ::1 }\nallow from @admin", 2, 12, "no set \"admin\" above",
+		  "\"@admins\"" },
+		{ "set admins = { ::1 }\nallow from admins", 2, 12, "not an address",
+		  "\"@admins\"" },
 		{ "allow from @", 1, 13, "\"\" is no name for a set", "lower-case" },
 		{ "allow from @X", 1, 13, "\"X\" is no name for a set", "lower-case" },
 		{ "set x = { @x }", 1, 11, "no set \"x\" above", "define" },
 		{ "set", 1, 4, "expected the name of the set", NULL },
 		{ "set 1x = { ::1 }", 1, 5, "\"1x\" is no name for a set", "lower-case" },
 		{ "set @x = { ::1 }", 1, 5, "\"@x\" is no name for a set", "\"@\" comes only" },
-		{ "set a2345678901234567890123456789012x = { ::1 }", 1, 5, "is no name for a set", "31" },
+		{ "set a2345678901234567890123456789012x = { ::1 }", 1, 5, "is no name for a set",
+		  "31" },
 		{ "set x { ::1 }", 1, 7, "expected \"=\", found \"{\"", NULL },
 		{ "set x = ::1", 1, 9, "expected \"{\", found \"::1\"", NULL },
 		{ "set x = { }", 1, 9, "the list is empty", "nothing" },
@@ -424,7 +451,7 @@ static void errors(void)
 		{ "allow log log", 1, 11, "\"log\" is out of place", "the order is" },
 	};
 
-	for (size_t i = 0; i < COUNT(t); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
 		check_bad(&t[i], t[i].text, strlen(t[i].text));
 }
 
@@ -441,7 +468,7 @@ static void layouts(void)
 		{ "set x = { ::1 } # c\nallow from @x\nset y = { @x }\ndeny from @y", 2 },
 	};
 
-	for (size_t i = 0; i < COUNT(t); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		struct np_policy *p = parse_str(t[i].text);
 
 		check(p && p->nrules == t[i].nrules, "case %zu", i);
@@ -469,9 +496,9 @@ static void line_length(void)
 	check(p && p->nrules == 2);
 	np_policy_free(p);
 	text[6 + max] = ' ';
-	check_bad(&(struct bad){ "long line", 2, max + 1, "longer than 65536 bytes", "braces" },
+	check_bad(&(struct bad){ "long line", 2, max + 1, "than 65536 bytes", "braces" },
 		  text, 6 + max + 2);
-	check_bad(&(struct bad){ "long last line", 2, max + 1, "longer than 65536 bytes", "braces" },
+	check_bad(&(struct bad){ "long last line", 2, max + 1, "than 65536 bytes", "braces" },
 		  text, 6 + max + 1);
 	free(text);
 }
@@ -574,14 +601,16 @@ static void one_rule(void)
 		const char *msg;
 	} t[] = {
 		{ "", 0, 0, "no rule" }, { " # c", 0, 0, "no rule" },
-		{ "set x = { ::1 }", 1, 1, "is not a rule" }, { "default deny", 1, 1, "is not a rule" },
-		{ "allow\ndeny", 2, 1, "more than one rule" }, { "allow from @c", 1, 12, "no set \"c\"" },
+		{ "set x = { ::1 }", 1, 1, "is not a rule" },
+		{ "default deny", 1, 1, "is not a rule" },
+		{ "allow\ndeny", 2, 1, "more than one rule" },
+		{ "allow from @c", 1, 12, "no set \"c\"" },
 	};
 	struct np_policy *p = parse_str(sets);
 	struct np_error err;
 	struct np_rule r;
 
-	for (size_t i = 0; i < COUNT(t); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		int rc = np_rule_parse(p, t[i].text, strlen(t[i].text), &r, &err);
 
 		check(rc == -EINVAL && err.line == t[i].line && err.col == t[i].col &&
@@ -633,7 +662,7 @@ static void editing(void)
 	size_t len;
 	int rc;
 
-	for (size_t i = 0; i < COUNT(add); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(add); i++) {
 		rc = np_text_add(base, strlen(base), add[i].where, add[i].number, add[i].rule,
 				 strlen(add[i].rule), &out, &len, &err);
 		check(rc == (add[i].from ? 0 : -EINVAL), "%zu: %d %s", i, rc, err.msg);
@@ -646,7 +675,7 @@ static void editing(void)
 		check(len == strlen(out));
 		free(out);
 	}
-	for (size_t i = 0; i < COUNT(del); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(del); i++) {
 		rc = np_text_del(base, strlen(base), del[i].which, strlen(del[i].which), &out, &len,
 				 &err);
 		check(!rc, "%zu: %d %s", i, rc, err.msg);
@@ -809,7 +838,7 @@ static void big_file(void)
 		"allow tcp from 2001:db8:%x:%x::%x to port %d\n",
 	};
 
-	for (size_t k = 0; k < COUNT(fmt); k++) {
+	for (size_t k = 0; k < ARRAY_SIZE(fmt); k++) {
 		double best = 1e9;
 
 		at = text;
