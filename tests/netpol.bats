@@ -154,6 +154,44 @@ json() { jq -e "$@" <<<"$output"; }
 	np 0 detach tcx-ingress "$l"
 }
 
+@test "netpol: log --follow and stats --interval go on until they are told to stop" {
+	requires root kernel:6.6 tool:jq
+	np 0 attach tcx-ingress "$l" --policy "$pol" --stateless --verbose --verbose
+	[[ $stderr == *libbpf:* ]]
+	"$NETPOL" --netns "$l" log "$l" --follow --json >"$BATS_TEST_TMPDIR/log" 3>&- 4>&- &
+	log=$!
+	"$NETPOL" --netns "$l" stats "$l" --interval 1 --json >"$BATS_TEST_TMPDIR/stats" 3>&- 4>&- &
+	stats=$!
+	for port in 1 2; do
+		probe "udp 10.0.0.2:$port > 10.0.0.1:53 = pass"
+		wait_for 10 grep -q "\"sport\":$port," "$BATS_TEST_TMPDIR/log"
+	done
+	wait_for 10 counted 2
+	kill "$log" "$stats"
+	wait "$log"
+	wait "$stats"
+	# an event a line
+	[ "$(jq -c .text "$BATS_TEST_TMPDIR/log")" = $'"allow udp to port 53 log"\n"allow udp to port 53 log"' ]
+	[ "$(wc -l <"$BATS_TEST_TMPDIR/log")" = 2 ]
+	np 0 detach tcx-ingress "$l"
+}
+
+counted() { [ "$(jq -s 'last.rules[1].packets' "$BATS_TEST_TMPDIR/stats")" = "$1" ]; }
+
+@test "netpol: detach --keep leaves policy and counters to the next attach" {
+	requires root kernel:6.6 tool:jq
+	np 0 attach tcx-ingress "$l" --policy "$pol"
+	probe 'udp 10.0.0.2 > 10.0.0.1:53 = pass' 'tcp 10.0.0.2 > 10.0.0.1:22 = drop'
+	np 0 detach tcx-ingress "$l" --keep
+	probe 'tcp 10.0.0.2 > 10.0.0.1:22 = pass'
+	np 0 attach tcx-ingress "$l"
+	np 0 stats "$l" --json
+	json '.rules[1].packets == 1'
+	probe 'tcp 10.0.0.2 > 10.0.0.1:22 = drop'
+	np 0 detach tcx-ingress "$l"
+	for f in "$PIN"/netpol/*; do fail "left behind: $f"; done
+}
+
 @test "netpol: test judges packets with nothing attached" {
 	requires root kernel:6.6 tool:jq
 	t() { tool 0 "$NETPOL" test "$pol" -j --packet "$1"; }
