@@ -5,12 +5,33 @@ bats_require_minimum_version 1.5.0
 load ../helpers
 
 setup_file() {
+	local tree=$B/linux
+	[[ -z ${KSRC-} || $KSRC -ef $tree ]] || return 0
+	unset KSRC			# which would be another's tree to the copy
+	# What somebody works on in the tree is not to become a test's commit.
+	"$TOP/kernel/build" tree
+	if [[ -n $(git -C "$tree" status --porcelain -uno) ||
+	      $(git -C "$tree" rev-parse HEAD) != "$(git -C "$tree" rev-parse refs/skelkit/applied)" ]]; then
+		echo "# build/linux has work of its own: make kernel-export first" >&3
+		return 1
+	fi
 	export COPY=$BATS_FILE_TMPDIR/copy
 	mkdir "$COPY"
-	cp -r "$(dirname "$BATS_TEST_DIRNAME")/../kernel" "$COPY"
+	cp -r "$TOP/kernel" "$COPY"
 }
-teardown_file() { "$(dirname "$BATS_TEST_DIRNAME")/../kernel/build" image; }
+
+# Tree, cache and build/ as they were, also after a test that failed half-way.
+teardown_file() {
+	local copy=$COPY/build/bzImage
+	[ "${COPY-}" ] || return 0
+	git -C "$B/linux" am --abort 2>/dev/null || :
+	git -C "$B/linux" reset -q --hard refs/skelkit/applied
+	"$TOP/kernel/build" image
+	[[ ! -e $copy || $copy -ef $B/bzImage ]] || rm -r "$(dirname "$(readlink "$copy")")"
+}
+
 teardown() { :; }
+setup() { [ "${COPY-}" ] || skip "KSRC: a tree without the series"; }
 
 @test "kernel: a commit in the tree becomes a patch of its feature" {
 	"$COPY/kernel/build" tree
