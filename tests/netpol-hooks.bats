@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Each hook with real traffic; order among other agents' programs; legacy tc and back.
+# bats file_tags=debug
 bats_require_minimum_version 1.5.0
 load helpers
 
