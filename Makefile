@@ -218,7 +218,8 @@ vm-shell: testbins kernel		## a shell in the VM
 $B/man/%.1: $B/%
 	$(call msg,MAN,$@)
 	$Qmkdir -p $(@D)
-	$Qhelp2man -N -o $@ $<
+	$Qhelp2man -N -n "$$($< --help | grep -m1 '^[^ ].*\.$$')" $< | \
+		sed '/^EXAMPLES$$/,$${s/^EXAMPLES$$/.SH &/;s/^\.IP$$/&\n.nf/}' >$@
 man: $(FEATURES:%=$B/man/%.1)		## make the man pages from --help
 install: all man			## install tools and man pages below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
