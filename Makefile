@@ -193,7 +193,7 @@ SUITES := $(sort $(patsubst tests/%.bats,test-%,$(wildcard tests/*.bats)) $(FEAT
 test: deps				## run every suite: the host's, and in the VM
 	$Q$(MAKE) kernel testbins unit fuzz
 	$Qrc=0; bats tests/host/ci.bats tests/host/unit.bats tests/host/vm.bats || rc=1; \
-	tests/vm bats tests || rc=1; exit $$rc
+	tests/vm -t 1800 bats tests || rc=1; exit $$rc
 # Under emulation KASAN and lockdep make a test ten times as long, so this lane has
 # the suites that exercise the kernel's paths: those tagged debug.
 test-debug: deps			## run the suites tagged debug on the debug kernel
