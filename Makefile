@@ -195,8 +195,8 @@ test: deps				## run every suite: the host's, and in the VM
 	$Qrc=0; bats tests/host/ci.bats tests/host/unit.bats tests/host/vm.bats || rc=1; \
 	tests/vm -t 1800 bats tests || rc=1; exit $$rc
 # Under emulation KASAN and lockdep make a test ten times as long, so this lane has
-# the suites that exercise the kernel's paths: those tagged debug.
-test-debug: deps			## run the suites tagged debug on the debug kernel
+# the tests tagged debug, chosen for the paths of the kernel that they take.
+test-debug: deps			## run the tests tagged debug on the debug kernel
 	$Q$(MAKE) kernel-debug testbins
 	tests/vm -d bats --filter-tags debug tests
 test-kernel: deps			## test the way of a patch into the kernel

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Each hook with real traffic; order among other agents' programs; legacy tc and back.
-# bats file_tags=debug
 bats_require_minimum_version 1.5.0
 load helpers
 
@@ -103,6 +102,7 @@ hooks() {
 	probe 'udp 10.0.0.1 > 10.0.0.2:9 = drop' 'icmp 10.0.0.2 > 10.0.0.1 = drop'
 }
 
+# bats test_tags=debug
 @test "netpol: legacy tc filters" {
 	requires root
 	topo veth l r

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The guest and the helpers are what the other suites take them for.
-# bats file_tags=debug
 bats_require_minimum_version 1.5.0
 load helpers
 
