@@ -69,7 +69,7 @@ $(BPFTOOL): $(KREADY)
 $B/bpftool/bpftool: $(BPFTOOL) vmlinux/vmlinux.h
 	$(call msg,BPFTOOL,$@)
 	$Q$(MAKE) -s -C $(KSRC)/tools/bpf/bpftool OUTPUT=$(abspath $B/bpftool)/ \
-		SKIP_CRYPTO=1 SKIP_LLVM=1 SKIP_LIBBFD=1 CLANG=$(CLANG) \
+		SKIP_CRYPTO=1 SKIP_LLVM=1 SKIP_LIBBFD=1 CLANG=$(CLANG) LLVM_STRIP=$(subst clang,llvm-strip,$(CLANG)) \
 		VMLINUX_H=$(abspath vmlinux/vmlinux.h) $(abspath $@)
 	$Qtouch $@
 
