@@ -152,7 +152,7 @@ IGNORE=(
 		int main(void) { struct demo *d = demo__open(); demo__destroy(d); return d ? 0 : 1; }
 	END
 	touch "$new/build/ready${KSRC//\//-}"
-	find "$new/build/" -exec touch -r Makefile {} +
+	find "$new/build/" -exec touch -hr Makefile {} +
 	MAKEFLAGS='' make -C "$new" "KSRC=$(readlink -f "${KSRC:-$B/linux}")"
 	"$new/build/demo"
 }
@@ -161,7 +161,8 @@ IGNORE=(
 	hosts=$(sed -nE 's#^(URIs: *|deb +(\[[^]]*\] +)?)https?://([^/ ]+).*#\3#p' \
 		/etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | sort -u |
 		sed 's/[.]/[.]/g' | paste -sd'|') || :
-	words="/home/[a-z]|/root/[.]|(^|[^[:alnum:]_./])${TOP%/*}/${hosts:+|$hosts}"
+	near=${TOP%/*}		# of a checkout at /src just itself
+	words="/home/[a-z]|/root/[.]|(^|[^[:alnum:]_./])${near:-$TOP}/${hosts:+|$hosts}"
 	words+='|(ftp|deb|security|snapshot)[.]debian[.]org'
 	pick . '^tests/host/lint\.bats$'
 	run -1 grep -nIE "$words" "${files[@]}"
