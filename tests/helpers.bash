@@ -7,6 +7,7 @@
 TOP=$(cd "$BATS_TEST_DIRNAME" && until [ -e Makefile ]; do cd ..; done && echo "$PWD")
 B=$TOP/build
 PIN=/sys/fs/bpf/skelkit
+: "${TOOL_SECONDS:=20}"
 : "${TIMEOUT_FACTOR:=1}"	# tests/vm raises it: emulation is slow, and the debug kernel slower
 
 shopt -s nullglob globstar
@@ -64,7 +65,7 @@ tool() {
 	local want=$1 from=$EPOCHREALTIME
 	shift
 	status=0
-	output=$(busybox timeout -k 5 "$((20 * TIMEOUT_FACTOR))" "$@" \
+	output=$(busybox timeout -k 5 "$((TOOL_SECONDS * TIMEOUT_FACTOR))" "$@" \
 		2>"$BATS_TEST_TMPDIR/stderr" 3>&- 4>&-) || status=$?
 	stderr=$(<"$BATS_TEST_TMPDIR/stderr")
 	printf '%(%T)T $ %s\n' -1 "$*"
