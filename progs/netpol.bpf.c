@@ -172,6 +172,12 @@ static __always_inline __u32 now_sec(void)
 	return bpf_ktime_get_coarse_ns() / NSEC_PER_SEC;
 }
 
+/* Signed: another CPU may have seen the entry a second later than our `now`. */
+static __always_inline bool idle(__u32 now, __u32 seen, __u32 limit)
+{
+	return (__s32)(now - seen) > (__s32)limit;
+}
+
 static __always_inline bool has_ports(__u8 proto)
 {
 	const __u64 low = 1ULL << IPPROTO_TCP | 1ULL << IPPROTO_UDP | 1ULL << IPPROTO_DCCP;
@@ -574,8 +580,8 @@ struct walk {
 
 /*
  * One step: an entry of a chain, or a pair of classes; when done with a pair, on to
- * the next. 1 ends the walk. One exit, and nothing kept in registers from one
- * step to the next: the verifier then sees in its second round that nothing is new.
+ * the next. 1 ends the walk. All that lasts is in *w, and begins as unknown numbers: the
+ * verifier then sees in its second round that nothing is new.
  */
 static long walk_step(__u32 i, struct walk *w)
 {
@@ -771,7 +777,7 @@ static __noinline void log_packet(struct __sk_buff *skb, const struct packet *p,
 
 		bpf_map_update_elem(&np_buckets, &slot, &fresh, BPF_ANY);
 	} else {
-		due = (now - b->time) / (NSEC_PER_SEC / NP_LOG_RATE);
+		due = now > b->time ? (now - b->time) / (NSEC_PER_SEC / NP_LOG_RATE) : 0;
 		if (due) {
 			b->time += due * (NSEC_PER_SEC / NP_LOG_RATE);
 			due += b->tokens;
@@ -890,7 +896,7 @@ flow_pass(const struct packet *p, const struct np_flow_key *k, struct tuple *q,
 	reply = p->dir != (f->flags & NP_FLOW_OUT ? NP_OUT : NP_IN);
 	if (p->icmp && p->icmp != (reply ? ICMP_ANSWER : ICMP_ASK))
 		return NULL;
-	if (now - f->seen > timeout(f, p->proto))
+	if (idle(now, f->seen, timeout(f, p->proto)))
 		return NULL;
 	if (f->gen != d->gen) {
 		if (reply)
@@ -973,7 +979,7 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, __u32 gen,
 	}
 	flow_key(&in, &k);
 	f = bpf_map_lookup_elem(&np_flows, &k);
-	return f && f->gen == gen && now - f->seen <= timeout(f, in.proto);
+	return f && f->gen == gen && !idle(now, f->seen, timeout(f, in.proto));
 }
 
 /* --- the verdict --- */
@@ -1030,7 +1036,7 @@ static __always_inline int later_fragment(const struct packet *p, __u32 gen, __u
 
 	frag_key(p, &k);
 	f = bpf_map_lookup_elem(&np_frags, &k);
-	if (!f || now - f->seen > T_FRAG)
+	if (!f || idle(now, f->seen, T_FRAG))
 		return deny(p, NP_S_DENY_FRAGMENT);
 	verdict = (f->action & NP_A_VERDICT) >> NP_A_SHIFT;
 	/* After a load the slot may belong to another rule. */
@@ -1094,8 +1100,9 @@ static __noinline int policy(struct __sk_buff *skb, __u32 dir)
 	if (p.frag == LATER)
 		return later_fragment(&p, d.gen, now);
 
+	/* Also without flows: a load may bring them before ask() below. */
+	flow_key(&p, &k);
 	if (!(d.flags & NP_F_STATELESS)) {
-		flow_key(&p, &k);
 		if (flow_pass(&p, &k, &q, &d, now)) {
 			if (!keep_frag(&p, &d, now))
 				return deny(&p, NP_S_DENY_MAP_FULL);

@@ -66,6 +66,19 @@ CASES = '''
 <- tcp {r}:80 > {l}:1000 flags=SA doff=4
 <- tcp {r}:80 > {l}:1000 flags=SA cut=9
 <+ tcp {r}:80 > {l}:1000 flags=SA
+[what another CPU has seen a second later is not out of date]
+| default deny
+| allow out tcp to port 80
+| allow out udp to port 53
+>+ tcp {l}:1000 > {r}:80 flags=S
+age -2
+<+ tcp {r}:80 > {l}:1000 flags=SA
+>+ udp {l}:1000 > {r}:53
+age -2
+<+ icmp {r} > {l} type=3/4 quote='udp {l}:1000 > {r}:53'
+>+ udp {l}:1000 > {r}:53 frag=0+ id=1 len=16
+age -2
+>+ udp {l}:1000 > {r}:53 frag=3 id=1
 [a connection that was never answered is soon forgotten]
 | default deny
 | allow out tcp to port 80
