@@ -16,7 +16,7 @@
  *     a connection (SYN) or asks (ICMP echo request, in the other direction) is
  *     judged anew. An entry carries the generation of the policy that decided
  *     it: after a load the first packet has the opening direction judged again.
- *     ICMP errors pass if they quote a live flow that the policy in force has judged.
+ *     ICMP errors that quote a live flow pass with it.
  *  4. rules. The table of netpol.h: address -> class on both sides by binary
  *     search, then for each pair of ancestors the cell of (direction, protocol,
  *     port). The lowest rule index wins; else the default.
@@ -932,8 +932,14 @@ flow_pass(const struct packet *p, const struct np_flow_key *k, struct tuple *q,
 	return f;
 }
 
-/* 1: an ICMP error that quotes a live flow passes with it. */
-__noinline int related(struct __sk_buff *skb, const struct packet *p, __u32 gen, __u32 now)
+enum related { UNRELATED, RELATED, RELATED_STALE };
+
+/*
+ * An ICMP error that quotes a live flow. RELATED_STALE: of another generation; the
+ * policy in force is to be asked about q, the flow as it was opened.
+ */
+__noinline int related(struct __sk_buff *skb, const struct packet *p, struct tuple *q,
+		       __u32 gen, __u32 now)
 {
 	struct packet in = {};
 	struct np_flow_key k;
@@ -941,8 +947,8 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, __u32 gen,
 	__be16 ports[2];
 	__u32 off;
 
-	if (!p)
-		return 0;
+	if (!p || !q)
+		return UNRELATED;
 	/* What was sent in the other direction. */
 	in.dir = !p->dir;
 	in.family = p->family;
@@ -952,7 +958,7 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, __u32 gen,
 
 		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 4 ||
 		    ip.ihl < 5 || ip.frag_off & bpf_htons(IP_OFFSET))
-			return 0;
+			return UNRELATED;
 		in.src[0] = ip.saddr;
 		in.dst[0] = ip.daddr;
 		in.proto = ip.protocol;
@@ -961,7 +967,7 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, __u32 gen,
 		struct ipv6hdr ip;
 
 		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 6)
-			return 0;
+			return UNRELATED;
 		__builtin_memcpy(in.src, &ip.saddr, 16);
 		__builtin_memcpy(in.dst, &ip.daddr, 16);
 		in.proto = ip.nexthdr;
@@ -969,17 +975,26 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, __u32 gen,
 	}
 	if (has_ports(in.proto)) {
 		if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)))
-			return 0;
+			return UNRELATED;
 		in.sport = ports[0];
 		in.dport = ports[1];
 	} else if (in.proto == IPPROTO_ICMP || in.proto == IPPROTO_ICMPV6) {
 		if (bpf_skb_load_bytes(skb, off + 4, ports, 2))
-			return 0;
+			return UNRELATED;
 		in.sport = in.dport = ports[0];
 	}
 	flow_key(&in, &k);
 	f = bpf_map_lookup_elem(&np_flows, &k);
-	return f && f->gen == gen && !idle(now, f->seen, timeout(f, in.proto));
+	if (!f || idle(now, f->seen, timeout(f, in.proto)))
+		return UNRELATED;
+	if (f->gen == gen)
+		return RELATED;
+	in.sel = f->sel;
+	if (in.dir == (f->flags & NP_FLOW_OUT ? NP_OUT : NP_IN))
+		tuple_of(&in, q);
+	else
+		tuple_back(&in, f->sel, q);
+	return RELATED_STALE;
 }
 
 /* --- the verdict --- */
@@ -1110,9 +1125,14 @@ static __noinline int policy(struct __sk_buff *skb, __u32 dir)
 			count_stat(NP_S_FLOW, p.len);
 			return ACT_PASS;
 		}
-		if (p.icmp == ICMP_ERROR && related(skb, &p, d.gen, now)) {
-			count_stat(NP_S_RELATED, p.len);
-			return ACT_PASS;
+		if (p.icmp == ICMP_ERROR) {
+			int rel = related(skb, &p, &q, d.gen, now);
+
+			if (rel == RELATED ||
+			    (rel == RELATED_STALE && !ask(&q, &d) && verdict_of(&d) == NP_ALLOW)) {
+				count_stat(NP_S_RELATED, p.len);
+				return ACT_PASS;
+			}
 		}
 	}
 

@@ -190,6 +190,21 @@ age 31
 <- icmp6 fd00:ffff::1 > {l6} type=2 quote='tcp [{l6}]:1001 > [{r6}]:80 flags=A'
 age 190
 <- icmp {r} > {l} type=3/4 quote='udp {l}:1000 > {r}:80'
+[ICMP errors are judged by the policy in force]
+| default deny
+| allow out tcp, udp to port 80
+>+ udp {l}:1000 > {r}:80
+>+ udp {l}:2000 > {r}:80
+>+ tcp {l}:1000 > {r}:80 flags=S
+<+ tcp {r}:80 > {l}:1000 flags=SA
+| default deny
+| deny out udp from port 2000
+| allow out tcp, udp to port 80
+<+ icmp {r} > {l} type=3/4 quote='udp {l}:1000 > {r}:80'
+<- icmp {r} > {l} type=3/4 quote='udp {l}:2000 > {r}:80'
+<+ icmp {r} > {l} type=3/4 quote='tcp {l}:1000 > {r}:80'
+>+ icmp {l} > {r} type=3/4 quote='tcp {r}:80 > {l}:1000'
+>- icmp {l} > {r} type=3/4 quote='tcp {r}:81 > {l}:1000'
 [a new policy ends the flows that it denies]
 | default deny
 | allow out tcp to port 80
