@@ -161,8 +161,9 @@ IGNORE=(
 	hosts=$(sed -nE 's#^(URIs: *|deb +(\[[^]]*\] +)?)https?://([^/ ]+).*#\3#p' \
 		/etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | sort -u |
 		sed 's/[.]/[.]/g' | paste -sd'|') || :
-	near=${TOP%/*}		# of a checkout at /src just itself
-	words="/home/[a-z]|/root/[.]|(^|[^[:alnum:]_./])${near:-$TOP}/${hosts:+|$hosts}"
+	near=${TOP%/*}		# what stands beside the checkout is of this machine
+	case $near in '' | /tmp | /var/tmp | /src | /usr/src | /usr/local/src | /srv | /opt) near=$TOP ;; esac
+	words="/home/[a-z]|/root/[.]|(^|[^[:alnum:]_./])$near/${hosts:+|$hosts}"
 	words+='|(ftp|deb|security|snapshot)[.]debian[.]org'
 	pick . '^tests/host/lint\.bats$'
 	run -1 grep -nIE "$words" "${files[@]}"
