@@ -2,20 +2,7 @@
 # A load replaces the whole policy for each packet, and nothing is lost meanwhile.
 bats_require_minimum_version 1.5.0
 load helpers
-
-NETPOL=${NETPOL_BIN:-$B/netpol}
-
-setup() {
-	l=$(name l) r=$(name r)
-	topo veth l r
-}
-
-teardown() {
-	topo_down
-	[ -z "$(echo "$PIN"/netpol/*)" ] || "$NETPOL" doctor --fix >/dev/null || :
-}
-
-np() { local rc=$1; shift; tool "$rc" "$NETPOL" --netns "$l" "$@"; }
+load netpol
 
 # Two policies that disagree in all that the program looks at: which side has the
 # tree, how the ports are cut, where in the order the rule stands, the default. Flows

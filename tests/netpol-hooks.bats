@@ -2,8 +2,7 @@
 # Each hook with real traffic; order among other agents' programs; legacy tc and back.
 bats_require_minimum_version 1.5.0
 load helpers
-
-NETPOL=${NETPOL_BIN:-$B/netpol}
+load netpol
 
 setup() {
 	l=$(name l) r=$(name r)
@@ -22,13 +21,10 @@ setup() {
 }
 
 teardown() {
-	topo_down
+	netpol_teardown
 	rm -rf /sys/fs/bpf/test
-	[ -z "$(echo "$PIN"/netpol/*)" ] || "$NETPOL" doctor --fix >/dev/null || :
 }
 
-np() { local rc=$1; shift; tool "$rc" "$NETPOL" --netns "$l" "$@"; }
-probe() { tool 0 "$B/tests/traffic" -a "$l" -b "$r" probe "$@"; }
 foreign() { tool 0 "$B/tests/foreign" -n "$l" "$@"; }
 seen() { tool 0 "$B/tests/foreign" seen "$1"; }
 

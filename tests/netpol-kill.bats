@@ -3,25 +3,16 @@
 # new one is in force, and doctor finds nothing that is wrong.
 bats_require_minimum_version 1.5.0
 load helpers
-
-NETPOL=${NETPOL_BIN:-$B/netpol}
+load netpol
 
 setup() {
-	l=$(name l) r=$(name r)
-	topo veth l r
+	netpol_setup
 	np="$NETPOL --netns $l"
 	a=$BATS_TEST_TMPDIR/a b=$BATS_TEST_TMPDIR/b
 	printf '%s\n' 'default deny' 'allow udp to port 1' 'allow udp to port 3, 7' >"$a"
 	printf '%s\n' 'default deny' 'allow udp to port 2' 'allow udp to port 3, 7' >"$b"
 	kills=0
 }
-
-teardown() {
-	topo_down
-	[ -z "$(echo "$PIN"/netpol/*)" ] || "$NETPOL" doctor --fix >/dev/null || :
-}
-
-np() { local rc=$1; shift; tool "$rc" "$NETPOL" --netns "$l" "$@"; }
 
 # killer ARGUMENT...
 killer() {

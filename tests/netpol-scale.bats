@@ -2,18 +2,7 @@
 # What is dumped is what was loaded, and what is enforced, at any size.
 bats_require_minimum_version 1.5.0
 load helpers
-
-NETPOL=${NETPOL_BIN:-$B/netpol}
-
-setup() {
-	l=$(name l) r=$(name r)
-	topo veth l r
-}
-
-teardown() {
-	topo_down
-	[ -z "$(echo "$PIN"/netpol/*)" ] || "$NETPOL" doctor --fix >/dev/null || :
-}
+load netpol
 
 # rules N: N - 1 rules that differ, in a shuffled order, one for port 7, the default
 rules() {
@@ -33,8 +22,6 @@ rules() {
 		print "default deny"
 	}'
 }
-
-np() { local rc=$1; shift; tool "$rc" "$NETPOL" --netns "$l" "$@"; }
 
 @test "netpol: the dump equals the load at 1, 257, 10,000 and 100,000 rules" {
 	requires root kernel:6.6

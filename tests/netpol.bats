@@ -2,25 +2,16 @@
 # The verbs of netpol: what they print, what they refuse, what they leave behind.
 bats_require_minimum_version 1.5.0
 load helpers
-
-NETPOL=${NETPOL_BIN:-$B/netpol}
+load netpol
 
 setup() {
-	l=$(name l) r=$(name r)
-	topo veth l r
+	netpol_setup
 	pol=$BATS_TEST_TMPDIR/policy
 	printf '%s\n' '# web and names' 'default deny' 'set near = { 10.0.0.0/24, fd00::/64 }' \
 		'allow tcp from @near to port 80, 8000-8100' 'allow udp to port 53 log' \
 		'allow udp to port 54 count names' 'deny from 192.0.2.0/24' >"$pol"
 }
 
-teardown() {
-	topo_down
-	[ -z "$(echo "$PIN"/netpol/*)" ] || "$NETPOL" doctor --fix >/dev/null || :
-}
-
-np() { local rc=$1; shift; tool "$rc" "$NETPOL" --netns "$l" "$@"; }
-probe() { tool 0 "$B/tests/traffic" -a "$l" -b "$r" probe "$@"; }
 json() { jq -e "$@" <<<"$output"; }
 
 @test "netpol: usage errors exit with 2, say why and change nothing" {
