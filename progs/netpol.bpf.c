@@ -469,7 +469,7 @@ static __always_inline __u64 dword(const __u32 *t, __u32 mask, __u32 i)
 	} while (0)
 #define SEARCH(n, STEP)								\
 	do {									\
-		if ((n) > 4096)							\
+		if (tier > 1 && (n) > 4096)					\
 			STEPS(10, STEP);					\
 		if ((n) > 256)							\
 			STEPS(4, STEP);						\
@@ -478,6 +478,7 @@ static __always_inline __u64 dword(const __u32 *t, __u32 mask, __u32 i)
 		STEPS(4, STEP);							\
 	} while (0)
 #define SEARCH_MAX	(1u << 22)
+_Static_assert(np_tier_bytes(1) / sizeof(__u32) <= 4096, "search");
 _Static_assert(np_tier_bytes(NP_TIERS - 1) / sizeof(__u32) <= SEARCH_MAX, "search");
 
 /* All ones if the word a is not above b. */
@@ -517,10 +518,13 @@ static __always_inline __u64 le128(__u64 ahi, __u64 alo, __u64 bhi, __u64 blo)
 	return (lt64(bhi, ahi) | lt64(hi, above)) ^ 1;
 }
 
-static __always_inline __u32 class4(const __u32 *t, __u32 mask, __u32 dim, __be32 addr)
+/*
+ * The class of an address. By value: the verifier looks anew at a function for each
+ * call that hands it a pointer into the caller's stack.
+ */
+static __noinline __u32 class4(const __u32 *t, __u32 mask, __u32 dim, __u32 x)
 {
-	__u32 n = word(t, mask, dim + NP_D_N), start = word(t, mask, dim + NP_D_START);
-	__u32 x = bpf_ntohl(addr), i;
+	__u32 n = word(t, mask, dim + NP_D_N), start = word(t, mask, dim + NP_D_START), i;
 
 	if (!n)
 		return word(t, mask, dim + NP_D_BASE);
@@ -531,11 +535,9 @@ static __always_inline __u32 class4(const __u32 *t, __u32 mask, __u32 dim, __be3
 	return word(t, mask, word(t, mask, dim + NP_D_CLASS) + i);
 }
 
-static __always_inline __u32 class6(const __u32 *t, __u32 mask, __u32 dim, const __be32 *addr)
+static __noinline __u32 class6(const __u32 *t, __u32 mask, __u32 dim, __u64 hi, __u64 lo)
 {
 	__u32 n = word(t, mask, dim + NP_D_N), start = word(t, mask, dim + NP_D_START);
-	__u64 hi = (__u64)bpf_ntohl(addr[0]) << 32 | bpf_ntohl(addr[1]);
-	__u64 lo = (__u64)bpf_ntohl(addr[2]) << 32 | bpf_ntohl(addr[3]);
 	__u32 i = 0, half, at, end, le;
 
 	if (!n)
@@ -556,26 +558,33 @@ static __always_inline __u32 class6(const __u32 *t, __u32 mask, __u32 dim, const
 	return word(t, mask, word(t, mask, dim + NP_D_CLASS) + i);
 }
 
-/* The class of one address; dim: the IPv4 dimension of its side. */
-static __noinline __u32 class_of(const __u32 *t, __u32 mask, __u32 dim, const struct tuple *q,
-				 __u32 side)
+/* dim: the IPv4 dimension of the side */
+static __always_inline __u32 class_of(const __u32 *t, __u32 mask, __u32 dim,
+				      const struct tuple *q, __u32 side)
 {
-	const __be32 *addr = q->addr[side & 1];
+	const __be32 *a = q->addr[side & 1];
 
-	return q->family == 4 ? class4(t, mask, dim, addr[0]) :
-				class6(t, mask, dim + 2 * NP_D_WORDS, addr);
+	if (q->family == 4)
+		return class4(t, mask, dim, bpf_ntohl(a[0]));
+	return class6(t, mask, dim + 2 * NP_D_WORDS, (__u64)bpf_ntohl(a[0]) << 32 | bpf_ntohl(a[1]),
+		      (__u64)bpf_ntohl(a[2]) << 32 | bpf_ntohl(a[3]));
 }
 
+/*
+ * What a step changes is in the upper half of a slot of the stack, and is written after
+ * the lower: so the verifier sees the same unknown bytes before each step.
+ */
 struct walk {
 	const __u32 *t;
 	__u64 mask;		/* 64 bits: the verifier keeps constants only in whole slots */
 	__u32 key;
 	__u32 major;
-	__u32 minor;
 	__u32 minor0;
-	__u32 best;
-	__u32 chain;		/* word offset of the next entry, 0: not in a chain */
+	__u32 minor;
 	__u32 sport;
+	__u32 best;
+	__u32 pad;
+	__u32 chain;		/* word offset of the next entry, 0: not in a chain */
 };
 
 /*
@@ -654,27 +663,29 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
 	/* Indices rather than a branch: the verifier would follow both sides of it. */
 	__u32 dst_major = (flags / NP_F_DST_MAJOR) & 1;
 	__u32 dim = NP_H_DIM + NP_DIM_MAJOR4 * NP_D_WORDS;
+	__u32 major, minor = unknown_zero;
 	struct walk w = {
 		.t = t,
 		.mask = mask,
 		.key = (flags & NP_F_DIRS ? q->dir << 24 : 0) | q->proto << 16 | q->sel,
-		.minor = unknown_zero,
-		.minor0 = unknown_zero,
-		.best = ~unknown_zero,
-		.chain = unknown_zero,
 		.sport = q->sport,
 	};
 
 	header(t, d);
-	w.major = class_of(t, mask, dim, q, dst_major);
-	if (w.major == NP_NONE)
+	major = class_of(t, mask, dim, q, dst_major);
+	if (major == NP_NONE)
 		return;
 	if (flags & NP_F_MINOR) {
-		w.minor = class_of(t, mask, dim + NP_D_WORDS, q, dst_major ^ 1);
-		if (w.minor == NP_NONE)
+		minor = class_of(t, mask, dim + NP_D_WORDS, q, dst_major ^ 1);
+		if (minor == NP_NONE)
 			return;
-		w.minor0 = w.minor + unknown_zero;	/* no link between the two */
 	}
+	w.minor0 = minor;
+	barrier();
+	w.major = major;
+	w.minor = minor;
+	w.best = NP_NONE;
+	w.chain = unknown_zero;
 	bpf_loop(NP_WALK_MAX * (1 + NP_CHAIN_MAX), walk_step, &w, 0);
 	if (w.best == NP_NONE)
 		return;
@@ -682,35 +693,36 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
 	d->action = word(t, mask, word(t, mask, NP_H_RULES) + w.best);
 }
 
-#define CASE(n, look)								\
-	case n: {								\
-		void *inner = bpf_map_lookup_elem(&tier##n, &zero);		\
-		const __u32 mask = np_tier_bytes(n) / sizeof(__u32) - 1;	\
-		const __u32 *t;							\
-										\
-		if (!inner)							\
-			break;							\
-		t = bpf_map_lookup_elem(inner, &zero);				\
-		if (!t)								\
-			break;							\
-		look;								\
-		return 0;							\
+#define TABLE(n)								\
+	case n:									\
+		t = bpf_map_lookup_elem(&tier##n, &zero);			\
+		break
+
+/*
+ * The live table and the mask of its word indices. tier is a constant to the
+ * verifier, which sees one of the cases, and one size of value.
+ */
+static __always_inline const __u32 *table(__u32 *mask)
+{
+	const void *t = NULL;
+
+	switch (tier) {
+	TABLE(0);
+	TABLE(1);
+	TABLE(2);
+	TABLE(3);
+	TABLE(4);
+	TABLE(5);
+	TABLE(6);
+	TABLE(7);
+	TABLE(8);
+	TABLE(9);
+	TABLE(10);
 	}
-/* tier is a constant to the verifier, which drops all cases but one. */
-#define LOOK(look)								\
-	switch (tier) {								\
-	CASE(0, look)								\
-	CASE(1, look)								\
-	CASE(2, look)								\
-	CASE(3, look)								\
-	CASE(4, look)								\
-	CASE(5, look)								\
-	CASE(6, look)								\
-	CASE(7, look)								\
-	CASE(8, look)								\
-	CASE(9, look)								\
-	CASE(10, look)								\
-	}
+	*mask = np_tier_bytes(tier) / sizeof(__u32) - 1;
+	return t ? bpf_map_lookup_elem((void *)t, &zero) : NULL;
+}
+_Static_assert(NP_TIERS == 11, "one TIER() and one TABLE() each");
 
 /*
  * Ask the live table. Not static, so that the verifier looks at it once and not
@@ -718,21 +730,32 @@ static __noinline void consult(const __u32 *t, __u32 mask, const struct tuple *q
  */
 __noinline int ask(const struct tuple *q, struct decision *d)
 {
+	const __u32 *t;
+	__u32 mask;
+
 	if (!q || !d)
 		return -1;
-	LOOK(consult(t, mask, q, d))
-	return -1;
+	t = table(&mask);
+	if (!t)
+		return -1;
+	consult(t, mask, q, d);
+	return 0;
 }
 
 /* Only what the header says: the generation, the flags, the default. */
 __noinline int peek(struct decision *d)
 {
+	const __u32 *t;
+	__u32 mask;
+
 	if (!d)
 		return -1;
-	LOOK((void)mask; header(t, d))
-	return -1;
+	t = table(&mask);
+	if (!t)
+		return -1;
+	header(t, d);
+	return 0;
 }
-_Static_assert(NP_TIERS == 11, "one TIER() and one CASE() each");
 
 /* --- counting and logging --- */
 
@@ -873,6 +896,12 @@ static __always_inline __u32 timeout(const struct np_flow *f, __u8 proto)
 	}
 }
 
+/* Whether the packet goes against the direction in which the flow was opened. */
+static __always_inline bool flow_reply(const struct packet *p, const struct np_flow *f)
+{
+	return p->dir != (f->flags & NP_FLOW_OUT ? NP_OUT : NP_IN);
+}
+
 static __always_inline bool opens_tcp(const struct packet *p)
 {
 	return p->proto == IPPROTO_TCP &&
@@ -880,40 +909,42 @@ static __always_inline bool opens_tcp(const struct packet *p)
 }
 
 /*
- * The live entry by which the packet passes, judged again if the policy has
- * changed since. NULL: the packet has to be judged on its own.
+ * What is known of a packet's flow. STALE: it was allowed by a policy of another
+ * generation; the one in force is to be asked about q, the flow as it was opened.
  */
-static __always_inline struct np_flow *
-flow_pass(const struct packet *p, const struct np_flow_key *k, struct tuple *q,
-	  struct decision *d, __u32 now)
+enum known { UNKNOWN, LIVE, STALE };
+
+/* The live entry by which the packet may pass. NULL: it has to be judged on its own. */
+static __always_inline struct np_flow *flow_find(const struct packet *p,
+						 const struct np_flow_key *k, __u32 now)
 {
 	struct np_flow *f = bpf_map_lookup_elem(&np_flows, k);
-	__u8 flags;
-	bool reply;
 
-	if (!f || opens_tcp(p))
+	if (!f || opens_tcp(p) || idle(now, f->seen, timeout(f, p->proto)))
 		return NULL;
-	reply = p->dir != (f->flags & NP_FLOW_OUT ? NP_OUT : NP_IN);
-	if (p->icmp && p->icmp != (reply ? ICMP_ANSWER : ICMP_ASK))
+	if (p->icmp && p->icmp != (flow_reply(p, f) ? ICMP_ANSWER : ICMP_ASK))
 		return NULL;
-	if (idle(now, f->seen, timeout(f, p->proto)))
-		return NULL;
-	if (f->gen != d->gen) {
-		if (reply)
-			tuple_back(p, f->sel, q);
-		else
-			tuple_of(p, q);
-		if (ask(q, d))
-			return NULL;
-		if (verdict_of(d) != NP_ALLOW) {
-			bpf_map_delete_elem(&np_flows, k);
-			return NULL;
-		}
-		f->action = d->action;
-		f->gen = d->gen;
-	}
-	/* Stores to a shared line only when something changes. */
-	flags = f->flags;
+	return f;
+}
+
+static __always_inline int flow_known(const struct packet *p, const struct np_flow *f,
+				      __u32 gen, struct tuple *q)
+{
+	if (f->gen == gen)
+		return LIVE;
+	if (flow_reply(p, f))
+		tuple_back(p, f->sel, q);
+	else
+		tuple_of(p, q);
+	return STALE;
+}
+
+/* The packet passes by f. Stores to a shared line only when something changes. */
+static __always_inline void flow_seen(const struct packet *p, struct np_flow *f, __u32 now)
+{
+	bool reply = flow_reply(p, f);
+	__u8 flags = f->flags;
+
 	if (reply)
 		flags |= NP_FLOW_REPLIED;
 	if (p->proto == IPPROTO_TCP) {
@@ -928,16 +959,9 @@ flow_pass(const struct packet *p, const struct np_flow_key *k, struct tuple *q,
 		f->flags = flags;
 	if (f->seen != now)
 		f->seen = now;
-	d->action = f->action;
-	return f;
 }
 
-enum related { UNRELATED, RELATED, RELATED_STALE };
-
-/*
- * An ICMP error that quotes a live flow. RELATED_STALE: of another generation; the
- * policy in force is to be asked about q, the flow as it was opened.
- */
+/* The same of the flow that an ICMP error quotes. */
 __noinline int related(struct __sk_buff *skb, const struct packet *p, struct tuple *q,
 		       __u32 gen, __u32 now)
 {
@@ -948,7 +972,7 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, struct tup
 	__u32 off;
 
 	if (!p || !q)
-		return UNRELATED;
+		return UNKNOWN;
 	/* What was sent in the other direction. */
 	in.dir = !p->dir;
 	in.family = p->family;
@@ -958,7 +982,7 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, struct tup
 
 		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 4 ||
 		    ip.ihl < 5 || ip.frag_off & bpf_htons(IP_OFFSET))
-			return UNRELATED;
+			return UNKNOWN;
 		in.src[0] = ip.saddr;
 		in.dst[0] = ip.daddr;
 		in.proto = ip.protocol;
@@ -967,7 +991,7 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, struct tup
 		struct ipv6hdr ip;
 
 		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 6)
-			return UNRELATED;
+			return UNKNOWN;
 		__builtin_memcpy(in.src, &ip.saddr, 16);
 		__builtin_memcpy(in.dst, &ip.daddr, 16);
 		in.proto = ip.nexthdr;
@@ -975,26 +999,20 @@ __noinline int related(struct __sk_buff *skb, const struct packet *p, struct tup
 	}
 	if (has_ports(in.proto)) {
 		if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)))
-			return UNRELATED;
+			return UNKNOWN;
 		in.sport = ports[0];
 		in.dport = ports[1];
 	} else if (in.proto == IPPROTO_ICMP || in.proto == IPPROTO_ICMPV6) {
 		if (bpf_skb_load_bytes(skb, off + 4, ports, 2))
-			return UNRELATED;
+			return UNKNOWN;
 		in.sport = in.dport = ports[0];
 	}
 	flow_key(&in, &k);
 	f = bpf_map_lookup_elem(&np_flows, &k);
 	if (!f || idle(now, f->seen, timeout(f, in.proto)))
-		return UNRELATED;
-	if (f->gen == gen)
-		return RELATED;
+		return UNKNOWN;
 	in.sel = f->sel;
-	if (in.dir == (f->flags & NP_FLOW_OUT ? NP_OUT : NP_IN))
-		tuple_of(&in, q);
-	else
-		tuple_back(&in, f->sel, q);
-	return RELATED_STALE;
+	return flow_known(&in, f, gen, q);
 }
 
 /* --- the verdict --- */
@@ -1118,21 +1136,34 @@ static __noinline int policy(struct __sk_buff *skb, __u32 dir)
 	/* Also without flows: a load may bring them before ask() below. */
 	flow_key(&p, &k);
 	if (!(d.flags & NP_F_STATELESS)) {
-		if (flow_pass(&p, &k, &q, &d, now)) {
+		struct np_flow *f = flow_find(&p, &k, now);
+		int known = f ? flow_known(&p, f, d.gen, &q) :
+			    p.icmp == ICMP_ERROR ? related(skb, &p, &q, d.gen, now) : UNKNOWN;
+
+		if (known == STALE) {
+			if (ask(&q, &d))
+				return deny(&p, NP_S_DENY_NO_POLICY);
+			if (verdict_of(&d) != NP_ALLOW) {
+				known = UNKNOWN;
+				if (f)
+					bpf_map_delete_elem(&np_flows, &k);
+			} else if (f) {
+				f->action = d.action;
+				f->gen = d.gen;
+			}
+		}
+		if (known && !f) {
+			count_stat(NP_S_RELATED, p.len);
+			return ACT_PASS;
+		}
+		if (known) {
+			flow_seen(&p, f, now);
+			d.action = f->action;
 			if (!keep_frag(&p, &d, now))
 				return deny(&p, NP_S_DENY_MAP_FULL);
 			count_slot(d.action, p.len);
 			count_stat(NP_S_FLOW, p.len);
 			return ACT_PASS;
-		}
-		if (p.icmp == ICMP_ERROR) {
-			int rel = related(skb, &p, &q, d.gen, now);
-
-			if (rel == RELATED ||
-			    (rel == RELATED_STALE && !ask(&q, &d) && verdict_of(&d) == NP_ALLOW)) {
-				count_stat(NP_S_RELATED, p.len);
-				return ACT_PASS;
-			}
 		}
 	}
 
