@@ -76,6 +76,14 @@ struct {
 	__type(value, struct np_state);
 } np_state SEC(".maps");
 
+/* The tool's own note, not looked at here: what stands in the jump map of hook h for tier t. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NP_HOOKS * NP_TIERS);	/* h * NP_TIERS + t */
+	__type(key, __u32);
+	__type(value, __u64);			/* hash of object and constants, 0: not known */
+} np_bodies SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, NP_FLOWS);

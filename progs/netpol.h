@@ -88,6 +88,7 @@ _Static_assert(NP_H_DIM + __NP_DIM_MAX * NP_D_WORDS <= NP_H_WORDS, "header");
 #define NP_A_SHIFT	24
 
 enum np_verdict { NP_DENY, NP_ALLOW, NP_NEXT };
+enum np_hook { NP_TCX_INGRESS, NP_TCX_EGRESS, NP_PRIMARY, NP_PEER, NP_HOOKS };
 enum np_dir { NP_IN, NP_OUT };	/* into the host by the device, out of it */
 
 /*

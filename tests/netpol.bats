@@ -173,14 +173,32 @@ counted() { [ "$(jq -s 'last.rules[1].packets' "$BATS_TEST_TMPDIR/stats")" = "$1
 	requires root kernel:6.6 tool:jq
 	np 0 attach tcx-ingress "$l" --policy "$pol"
 	probe 'udp 10.0.0.2 > 10.0.0.1:53 = pass' 'tcp 10.0.0.2 > 10.0.0.1:22 = drop'
+	dir=("$PIN"/netpol/ns*)
+	body
+	verified=$output
 	np 0 detach tcx-ingress "$l" --keep
 	probe 'tcp 10.0.0.2 > 10.0.0.1:22 = pass'
 	np 0 attach tcx-ingress "$l"
+	# the kernel was not asked to verify the same body again
+	body
+	[ "$output" = "$verified" ]
 	np 0 stats "$l" --json
 	json '.rules[1].packets == 1'
 	probe 'tcp 10.0.0.2 > 10.0.0.1:22 = drop'
+	# what another build of netpol put there is replaced
+	tool 0 "$B/bpftool/bpftool" map update pinned "${dir[0]}/np_bodies" key 0 0 0 0 \
+		value 1 2 3 4 5 6 7 8
+	np 0 attach tcx-ingress "$l"
+	body
+	[ "$output" != "$verified" ]
+	probe 'tcp 10.0.0.2 > 10.0.0.1:22 = drop' 'udp 10.0.0.2 > 10.0.0.1:53 = pass'
 	np 0 detach tcx-ingress "$l"
 	for f in "$PIN"/netpol/*; do fail "left behind: $f"; done
+}
+
+# the id of the body of tcx-ingress for the smallest size of table
+body() {
+	tool 0 "$B/bpftool/bpftool" -j map lookup pinned "${dir[0]}/jump_in" key 0 0 0 0
 }
 
 @test "netpol: test judges packets with nothing attached" {

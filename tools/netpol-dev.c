@@ -674,15 +674,49 @@ static int prog_tag(int fd, __u8 tag[BPF_TAG_SIZE])
 	return 0;
 }
 
+/* Of the object and of the constants that a body is loaded with (FNV-1a); never 0. */
+static __u64 body_hash(__u32 tier, __u32 l2_len)
+{
+	__u64 hash = 0xcbf29ce484222325;
+	const __u8 *elf;
+	size_t size;
+
+	elf = netpol__elf_bytes(&size);
+	for (size_t i = 0; i < size; i++)
+		hash = (hash ^ elf[i]) * 0x100000001b3;
+	hash = (hash ^ tier) * 0x100000001b3;
+	hash = (hash ^ l2_len) * 0x100000001b3;
+	return hash ?: 1;
+}
+
+/* Verification is most of the cost of an attach: not again for a body that is there. */
+static bool body_there(const char *dir, enum np_hook hook, __u32 tier, __u64 hash)
+{
+	int jump = np_pin_get(dir, np_hooks[hook].jump), notes = np_pin_get(dir, "np_bodies");
+	__u32 slot = hook * NP_TIERS + tier, id;
+	__u64 note;
+	bool there = jump >= 0 && notes >= 0 && !bpf_map_lookup_elem(jump, &tier, &id) &&
+		     !bpf_map_lookup_elem(notes, &slot, &note) && note == hash;
+
+	if (jump >= 0)
+		close(jump);
+	if (notes >= 0)
+		close(notes);
+	return there;
+}
+
 int np_body_put(const char *dir, const struct netpol *like, enum np_hook hook, __u32 tier,
 		__u32 l2_len)
 {
-	__u8 tag[BPF_TAG_SIZE], old_tag[BPF_TAG_SIZE];
-	struct netpol *skel = netpol__open();
+	__u64 hash = body_hash(tier, l2_len), none = 0;
+	__u32 slot = hook * NP_TIERS + tier;
 	struct bpf_program *body;
-	int err, fd, jump, old;
-	__u32 id;
+	int err, fd, jump, notes;
+	struct netpol *skel;
 
+	if (dir && body_there(dir, hook, tier, hash))
+		return 0;
+	skel = netpol__open();
 	if (!skel)
 		return -errno;
 	skel->rodata->l2_len = l2_len;
@@ -695,19 +729,11 @@ int np_body_put(const char *dir, const struct netpol *like, enum np_hook hook, _
 		goto out;
 	fd = bpf_program__fd(body);
 	jump = bpf_map__fd(bpf_object__find_map_by_name(skel->obj, np_hooks[hook].jump));
-	/* The same body stays, so that nothing changes under a running packet's feet. */
-	if (!bpf_map_lookup_elem(jump, &tier, &id)) {
-		old = bpf_prog_get_fd_by_id(id);
-		if (old >= 0) {
-			bool same = !prog_tag(old, old_tag) && !prog_tag(fd, tag) &&
-				    !memcmp(tag, old_tag, sizeof(tag));
-
-			close(old);
-			if (same)
-				goto out;
-		}
-	}
-	if (bpf_map_update_elem(jump, &tier, &fd, BPF_ANY))
+	notes = bpf_map__fd(skel->maps.np_bodies);
+	/* Killed in between, the note says nothing rather than something wrong. */
+	if (bpf_map_update_elem(notes, &slot, &none, BPF_ANY) ||
+	    bpf_map_update_elem(jump, &tier, &fd, BPF_ANY) ||
+	    bpf_map_update_elem(notes, &slot, &hash, BPF_ANY))
 		err = -errno;
 out:
 	netpol__destroy(skel);

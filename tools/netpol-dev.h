@@ -28,8 +28,6 @@
 #define NP_ROOT		NP_BPFFS "/skelkit/netpol"
 #define NP_PATH		128
 
-enum np_hook { NP_TCX_INGRESS, NP_TCX_EGRESS, NP_PRIMARY, NP_PEER, NP_HOOKS };
-
 extern const struct np_hook_desc {
 	const char *name;
 	const char *prog;		/* in the BPF object: the gate, which is attached */
