@@ -492,7 +492,6 @@ static inline bool flows_round(struct flow *flows, int n, int ns[2])
 	while ((t = now_ns()) < (grace ?: end)) {
 		bool missing = false, negative = false;
 
-		flows_poll(flows, n, (grace ?: end) - t, true, round_seen);
 		for (i = 0; i < n; i++) {
 			struct flow *f = &flows[i];
 
@@ -504,8 +503,10 @@ static inline bool flows_round(struct flow *flows, int n, int ns[2])
 		}
 		if (!missing && !negative)
 			break;
+		/* Also when nothing at all is to come. */
 		if (!missing && !grace)
-			grace = now_ns() + slow_ms(grace_ms) * 1000000ull;
+			grace = t + slow_ms(grace_ms) * 1000000ull;
+		flows_poll(flows, n, (grace ?: end) - t, true, round_seen);
 	}
 	for (i = 0; i < n; i++)
 		ok &= !flow_wrong(&flows[i]);
