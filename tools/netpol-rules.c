@@ -1129,6 +1129,40 @@ static bool is_clause(const struct token *t)
 	return is(t, "type") || is(t, "from") || is(t, "to") || is(t, "log") || is(t, "count");
 }
 
+enum { IPV4 = 1, IPV6 = 2 };
+
+/* Families of a side's addresses. */
+static unsigned int families(const struct np_prefix *v, __u32 n)
+{
+	unsigned int set = n ? 0 : IPV4 | IPV6;
+
+	for (__u32 i = 0; i < n; i++)
+		set |= v[i].family == 4 ? IPV4 : IPV6;
+	return set;
+}
+
+/* A rule that no packet can match is a mistake. at: the addresses read last */
+static int check_families(struct parser *ps, const struct np_rule *rule, const char *at)
+{
+	unsigned int from = families(rule->from, rule->nfrom), to = families(rule->to, rule->nto);
+
+	if (!(from & to)) {
+		fail(ps, at, "no packet goes from IPv%d to IPv%d", from == IPV4 ? 4 : 6,
+		     to == IPV4 ? 4 : 6);
+		return hint(ps, "write a rule for each family");
+	}
+	/* Before the addresses only types are known, and ports are not. */
+	if (rule->nsel) {
+		bool icmp = rule->proto[0] == IPPROTO_ICMP;
+
+		if (from & to & (icmp ? IPV4 : IPV6))
+			return 0;
+		fail(ps, at, "%s has no types in IPv%d", icmp ? "icmp" : "icmp6", icmp ? 6 : 4);
+		return hint(ps, "%s has them", icmp ? "icmp6" : "icmp");
+	}
+	return 0;
+}
+
 static int parse_side(struct parser *ps, struct np_rule *rule, bool from)
 {
 	const struct np_prefix **elems = from ? &rule->from : &rule->to;
@@ -1144,8 +1178,12 @@ static int parse_side(struct parser *ps, struct np_rule *rule, bool from)
 		return hint(ps, "for any address leave \"%s\" out", word);
 	}
 	if (!is(&ps->tok, "port")) {
+		const char *at = ps->tok.s;
+
 		span->off = ps->out.n + 1;
 		rc = parse_elems(ps, elems, from ? &rule->nfrom : &rule->nto);
+		if (!rc)
+			rc = check_families(ps, rule, at);
 		if (rc)
 			return rc;
 		span->len = ps->out.n - span->off;
