@@ -188,17 +188,29 @@ veristat: testbins kernel		## record the verifier's cost in tests/veristat.csv
 	$Qtests/vm veristat -q -o csv -e file,prog,verdict,insns $B/obj/*.bpf.o >$B/veristat.csv
 	$Qmv $B/veristat.csv tests/veristat.csv
 
-SUITES := $(sort $(patsubst tests/%.bats,test-%,$(wildcard tests/*.bats)) $(FEATURES:%=test-%))
+# A VM for each suite, as many at a time as there are CPUs; each is shown when it is done.
+JOBS	 ?= $(shell nproc)
+together = $(MAKE) -k -j$(JOBS) -Otarget
+VMSUITES := $(patsubst tests/%.bats,vm-%,$(wildcard tests/*.bats))
+# For the debug kernel, what is not tagged nodebug, for a reason that stands there.
+DBSUITES := $(patsubst tests/%.bats,debug-%,$(shell grep -L 'bats file_tags=nodebug' tests/*.bats))
+$(VMSUITES): vm-%:
+	tests/vm -t 1800 bats tests/$*.bats
+$(DBSUITES): debug-%:
+	tests/vm -d bats --filter-tags '!nodebug' tests/$*.bats
+host:
+	bats tests/host/ci.bats tests/host/unit.bats tests/host/vm.bats
+kmemleak:
+	tests/vm -l bats --filter-tags kmemleak tests
+
 # A recursive make each, since what they build needs what deps installs.
 test: deps				## run every suite: the host's, and in the VM
 	$Q$(MAKE) kernel testbins unit fuzz
-	$Qrc=0; bats tests/host/ci.bats tests/host/unit.bats tests/host/vm.bats || rc=1; \
-	tests/vm -t 1800 bats tests || rc=1; exit $$rc
-# Under emulation KASAN and lockdep make a test ten times as long, so this lane has
-# the tests tagged debug, chosen for the paths of the kernel that they take.
-test-debug: deps			## run the tests tagged debug on the debug kernel
+	$Q$(together) host $(VMSUITES)
+test-debug: deps			## run the suites on the debug kernel, some with kmemleak
 	$Q$(MAKE) kernel-debug testbins
-	tests/vm -d bats --filter-tags debug tests
+	$Q$(together) kmemleak $(DBSUITES)
+SUITES := $(sort $(patsubst tests/%.bats,test-%,$(wildcard tests/*.bats)) $(FEATURES:%=test-%))
 test-kernel: deps			## test the way of a patch into the kernel
 	$Q$(MAKE) kernel
 	bats tests/host/kernel.bats
@@ -233,7 +245,7 @@ help:					## this text
 
 -include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests tests/bench san san/unit fuzzobj fuzzobj/fuzz)))
 .PHONY: all clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
-	kernel-tree lint man test test-debug test-kernel test-unit testbins unit veristat \
-	vm-shell vmlinux FORCE $(FEATURES)
+	host kernel-tree kmemleak lint man test test-debug test-kernel test-unit testbins unit veristat \
+	vm-shell vmlinux FORCE $(FEATURES) $(SUITES) $(VMSUITES) $(DBSUITES)
 .DELETE_ON_ERROR:
 .SECONDARY:

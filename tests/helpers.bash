@@ -160,20 +160,23 @@ teardown() { topo_down; }
 # What a test may leave behind, a line each. `cheap` leaves out what needs a program.
 # bpftool's and libbpf's own maps, which come and go with each call, are not listed.
 leak_list() {
-	local f kind ids
+	local f objects
 	for f in /run/netns/*; do echo "netns ${f##*/}"; done
 	for f in /sys/class/net/*; do echo "link ${f##*/}"; done
 	for f in /sys/fs/bpf/**; do
 		# the directories that tools keep their pins in stay
-		case $f in /sys/fs/bpf/ | "$PIN" | "$PIN"/netpol) ;; *) echo "pin $f" ;; esac
+		case $f in
+		"$PIN"/*/*) echo "pin $f" ;;
+		/sys/fs/bpf/ | "$PIN" | "$PIN"/*) ;;
+		*) echo "pin $f" ;;
+		esac
 	done
 	[ "${1-}" = cheap ] && return
-	for kind in prog map link; do
-		ids=$("$B/bpftool/bpftool" -j "$kind" show 3>&- 4>&-) || return
-		jq -r --arg kind "$kind" '.[] |
-			select(.name // "" | IN("pid_iter.rodata", "libbpf_global", "libbpf_det_bind") | not) |
-			"bpf \($kind) \(.id) \(.name // .type)"' <<<"$ids"
-	done
+	objects=$("$B/bpftool/bpftool" -j batch file - 3>&- 4>&- \
+		<<<$'prog show\nmap show\nlink show') || return
+	jq -r '.[] | .command[0] as $kind | .output[] |
+		select(.name // "" | IN("pid_iter.rodata", "libbpf_global", "libbpf_det_bind") | not) |
+		"bpf \($kind) \(.id) \(.name // .type)"' <<<"$objects"
 }
 
 # leak_check FILE [cheap]: fail when there is anything that FILE, an earlier

@@ -86,6 +86,7 @@ hooks() {
 	[[ $stderr == *primary* ]]
 }
 
+# bats test_tags=kmemleak
 @test "netpol: netkit peer and primary in L3 mode, closed from birth" {
 	requires root kernel:6.7
 	topo netkit l r mode l3 policy blackhole peer-policy blackhole
@@ -98,7 +99,7 @@ hooks() {
 	probe 'udp 10.0.0.1 > 10.0.0.2:9 = drop' 'icmp 10.0.0.2 > 10.0.0.1 = drop'
 }
 
-# bats test_tags=debug
+# bats test_tags=kmemleak
 @test "netpol: legacy tc filters" {
 	requires root
 	topo veth l r

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The verifier's cost of every program against tests/veristat.csv, so that growth
 # shows in review. `make veristat` writes that file.
+# The verifier decides the same on the debug kernel.
+# bats file_tags=nodebug
 bats_require_minimum_version 1.5.0
 load helpers
 
