@@ -153,8 +153,11 @@ verbs() {
 
 # ordered HOOK
 ordered() {
-	local hook=$1 f1 f2 revision
+	local hook=$1 f1 f2 revision dir
 	foreign attach "$hook" "$l" /sys/fs/bpf/test/f1
+	np 1 attach "$hook" "$l" --policy "$BATS_TEST_TMPDIR/policy" --before link:4000000
+	is_order "$hook" "foreign"
+	for dir in "$PIN"/netpol/*; do fail "left behind: $dir"; done
 	np 0 attach "$hook" "$l" --policy "$BATS_TEST_TMPDIR/policy" --first
 	is_order "$hook" "netpol foreign"
 	np 0 attach "$hook" "$l" --first
@@ -174,6 +177,8 @@ ordered() {
 	np 0 attach "$hook" "$l" --before "link:$f1"
 	is_order "$hook" "netpol foreign foreign"
 	np 1 attach "$hook" "$l" --last --expected-revision "$revision"
+	# also where nothing would have to change
+	np 1 attach "$hook" "$l" --before "link:$f1" --expected-revision "$revision"
 	is_order "$hook" "netpol foreign foreign"
 	np 0 show "$l" -j
 	revision=$(jq --arg hook "$hook" '.devices[0].hooks[$hook].revision' <<<"$output")

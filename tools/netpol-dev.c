@@ -886,6 +886,14 @@ bool np_order_holds(const struct np_chain *chain, __u32 link_id, const struct np
 	}
 }
 
+void np_revision_wrong(const struct np_dev *dev, enum np_hook hook, const struct np_chain *chain,
+		       const struct np_order *order)
+{
+	complain("%s: %s: the revision is %llu, not the expected %llu; see netpol show", dev->name,
+		 np_hooks[hook].name, (unsigned long long)chain->revision,
+		 (unsigned long long)order->revision);
+}
+
 int np_link_make(const struct np_dev *dev, enum np_hook hook, const struct np_chain *chain,
 		 int prog_fd, const struct np_order *order)
 {
@@ -932,9 +940,7 @@ int np_link_make(const struct np_dev *dev, enum np_hook hook, const struct np_ch
 		return fd;
 	fd = -errno;
 	if (fd == -ESTALE)
-		complain("%s: %s: the revision is %llu, not the expected %llu; see netpol show",
-			 dev->name, np_hooks[hook].name, (unsigned long long)chain->revision,
-			 (unsigned long long)order->revision);
+		np_revision_wrong(dev, hook, chain, order);
 	else if (fd == -ERANGE)
 		complain("%s: %s: %u programs are attached, no more fit", dev->name,
 			 np_hooks[hook].name, chain->n);

@@ -164,6 +164,8 @@ struct np_order {
 /* A link at the hook, its fd or -errno; a message was printed on failure. */
 int np_link_make(const struct np_dev *dev, enum np_hook hook, const struct np_chain *chain,
 		 int prog_fd, const struct np_order *order);
+void np_revision_wrong(const struct np_dev *dev, enum np_hook hook, const struct np_chain *chain,
+		       const struct np_order *order);
 /* Whether the program of link_id stands where order wants it. */
 bool np_order_holds(const struct np_chain *chain, __u32 link_id, const struct np_order *order);
 

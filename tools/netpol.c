@@ -326,6 +326,11 @@ static int attach_link(struct site *s)
 	bool live = link->fd >= 0 && link->ifindex;
 	int fd, err;
 
+	/* The kernel compares it when a link is made, which may not be needed here. */
+	if (env.order.revision && env.order.revision != s->chain.revision) {
+		np_revision_wrong(&s->dev, s->hook, &s->chain, &env.order);
+		return FAILED;
+	}
 	if (live && np_order_holds(&s->chain, link->id, &env.order)) {
 		if (!strcmp(link->tag, s->tag))
 			return DONE;
@@ -455,8 +460,6 @@ static int attach_at(struct site *s, struct np_want *want)
 	}
 	if (fresh) {
 		rc = inst_create(s, want, &loaded);
-		if (!rc)
-			say_loaded(&s->dev, &loaded);
 		ours = NULL;
 	} else {
 		if (env.flows)
@@ -477,8 +480,14 @@ static int attach_at(struct site *s, struct np_want *want)
 		return FAILED;
 	}
 	if (s->legacy || (ours && s->inst.link[s->hook].fd < 0))
-		return attach_filter(s, ours);
-	return attach_link(s);
+		rc = attach_filter(s, ours);
+	else
+		rc = attach_link(s);
+	if (fresh && rc)
+		np_dir_remove(s->inst.name);
+	else if (fresh)
+		say_loaded(&s->dev, &loaded);
+	return rc;
 }
 
 static int hook_arg(const char *verb, int argc, char **argv, struct site *s)
