@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The verbs of netpol: what they print, what they refuse, what they leave behind.
+# nodebug: about the tool alone.
 bats_require_minimum_version 1.5.0
 load helpers
 load netpol
@@ -14,6 +15,7 @@ setup() {
 
 json() { jq -e "$@" <<<"$output"; }
 
+# bats test_tags=nodebug
 @test "netpol: usage errors exit with 2, say why and change nothing" {
 	tool 2 "$NETPOL"
 	tool 2 "$NETPOL" frobnicate
@@ -36,6 +38,7 @@ json() { jq -e "$@" <<<"$output"; }
 	for f in "$PIN"/netpol/*; do fail "left behind: $f"; done
 }
 
+# bats test_tags=nodebug
 @test "netpol: a bad file is refused whole, with line, column and caret" {
 	requires root kernel:6.6
 	np 0 attach tcx-ingress "$l" --policy "$pol"
@@ -68,6 +71,7 @@ json() { jq -e "$@" <<<"$output"; }
 	np 0 detach tcx-ingress "$l"
 }
 
+# bats test_tags=nodebug
 @test "netpol: --dry-run says what would change and changes nothing" {
 	requires root kernel:6.6 tool:jq
 	np 0 attach tcx-ingress "$l" --policy "$pol" --dry-run
@@ -127,6 +131,7 @@ json() { jq -e "$@" <<<"$output"; }
 	np 0 detach tcx-egress "$l"
 }
 
+# bats test_tags=nodebug
 @test "netpol: log tells each packet of a logged rule, within the rate" {
 	requires root kernel:6.6 tool:jq
 	np 0 attach tcx-ingress "$l" --policy "$pol" --stateless
@@ -145,6 +150,7 @@ json() { jq -e "$@" <<<"$output"; }
 	np 0 detach tcx-ingress "$l"
 }
 
+# bats test_tags=nodebug
 @test "netpol: log --follow and stats --interval go on until they are told to stop" {
 	requires root kernel:6.6 tool:jq
 	np 0 attach tcx-ingress "$l" --policy "$pol" --stateless --verbose --verbose
@@ -201,6 +207,7 @@ body() {
 	tool 0 "$B/bpftool/bpftool" -j map lookup pinned "${dir[0]}/jump_in" key 0 0 0 0
 }
 
+# bats test_tags=nodebug
 @test "netpol: test judges packets with nothing attached" {
 	requires root kernel:6.6 tool:jq
 	t() { tool 0 "$NETPOL" test "$pol" -j --packet "$1"; }
