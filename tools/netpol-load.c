@@ -598,7 +598,9 @@ int np_load(const char *dir, const char *ifname, const struct np_want *want, boo
 	int err = 0, rc = DONE, tier, fd = -1;
 
 	memset(loaded, 0, sizeof(*loaded));
-	err = np_policy_parse(want->text, want->len, &policy, &perr);
+	policy = want->policy;
+	if (!policy)
+		err = np_policy_parse(want->text, want->len, &policy, &perr);
 	if (err == -EINVAL)
 		return say_error(want, &perr);
 	if (err)
@@ -691,7 +693,8 @@ out:
 	free(slots);
 	free(fresh);
 	np_live_free(&live);
-	np_policy_free(policy);
+	if (policy != want->policy)
+		np_policy_free(policy);
 	return rc;
 }
 

@@ -54,6 +54,7 @@ struct np_want {
 	__u32 adopt;			/* seconds, 0: off */
 	__u32 flows;			/* entries of the flow table of a new instance, 0: usual */
 	struct np_live *live;		/* in force, read under the lock and parsed; or NULL */
+	struct np_policy *policy;	/* what .text says; NULL: to be parsed */
 };
 
 struct np_loaded {

@@ -231,6 +231,7 @@ struct chunk {
 };
 
 struct np_mem {
+	unsigned int refs;		/* policies: one that was edited shares it */
 	struct chunk *chunks;
 	char *at;
 	size_t left, next_size;
@@ -314,16 +315,23 @@ static inline void *vec_add(struct vec *v, size_t n, size_t elem)
 	return (char *)v->data + (v->n - n) * elem;
 }
 
+static void mem_put(struct np_mem *mem)
+{
+	if (--mem->refs)
+		return;
+	for (struct chunk *c = mem->chunks, *next; c; c = next) {
+		next = c->next;
+		free(c);
+	}
+	free(mem->hash);
+	free(mem);
+}
+
 void np_policy_free(struct np_policy *policy)
 {
 	if (!policy)
 		return;
-	for (struct chunk *c = policy->mem->chunks, *next; c; c = next) {
-		next = c->next;
-		free(c);
-	}
-	free(policy->mem->hash);
-	free(policy->mem);
+	mem_put(policy->mem);
 	free(policy->rules);
 	free(policy->sets);
 	free(policy);
@@ -340,6 +348,7 @@ static struct np_policy *policy_new(void)
 		free(policy);
 		return NULL;
 	}
+	policy->mem->refs = 1;
 	policy->mem->next_size = CHUNK_MIN;
 	return policy;
 }
@@ -1743,49 +1752,105 @@ static const char *line_after(const char *p, const char *end)
 	return p ? p + 1 : end;
 }
 
-static int parse_for_edit(const char *text, size_t len, struct np_policy **policy,
-			  struct np_error *err)
+static __u32 count_lines(const char *from, const char *to)
 {
-	struct np_error inner;
-	int rc = np_policy_parse(text, len, policy, &inner);
+	__u32 n = 0;
 
-	if (rc == -EINVAL)
-		np_error_set(err, 0, 0, inner.hint, "line %u of the policy: %.200s", inner.line,
-			     inner.msg);
-	return rc;
+	while ((from = memchr(from, '\n', to - from))) {
+		from++;
+		n++;
+	}
+	return n;
 }
 
-/* Put `insert` in the place of [from, to). */
-static int splice(const char *text, size_t len, const char *from, const char *to,
-		  const struct vec *insert, char **out, size_t *out_len)
+/* What a line break, length or size stands against: the limits of a whole text. */
+static int check_edited(const struct np_edit *edit, struct np_error *err)
+{
+	struct np_error inner;
+	struct parser ps;
+	size_t lines;
+
+	parser_init(&ps, NULL, edit->text, edit->len, &inner);
+	if (!check_text(&ps, &lines))
+		return 0;
+	return np_error_set(err, 0, 0, inner.hint, "the policy would have an error in line %u: %.180s",
+			    inner.line, inner.msg);
+}
+
+/*
+ * The new text: `insert` in the place of [from, to). The new policy: the old one with room
+ * for a rule more, the places of its parts as they are in the new text.
+ */
+static int splice(const struct np_policy *policy, const char *text, size_t len, const char *from,
+		  const char *to, const struct vec *insert, struct np_edit *edit,
+		  struct np_error *err)
 {
 	size_t before = from - text, after = text + len - to;
+	__u32 line = 1 + count_lines(text, from), more = 0, less = count_lines(from, to);
+	struct np_policy *new;
+	int rc;
 
-	*out_len = before + insert->n + after;
-	*out = malloc(*out_len + 1);
-	if (!*out)
+	edit->len = before + insert->n + after;
+	edit->text = malloc(edit->len + 1);
+	if (!edit->text)
 		return -ENOMEM;
-	memcpy(*out, text, before);
-	if (insert->n)
-		memcpy(*out + before, insert->data, insert->n);
-	memcpy(*out + before + insert->n, to, after);
-	(*out)[*out_len] = 0;
+	memcpy(edit->text, text, before);
+	if (insert->n) {
+		memcpy(edit->text + before, insert->data, insert->n);
+		more = count_lines(insert->data, (char *)insert->data + insert->n);
+	}
+	memcpy(edit->text + before + insert->n, to, after);
+	edit->text[edit->len] = 0;
+	rc = check_edited(edit, err);
+	if (rc)
+		return rc;
+
+	new = malloc(sizeof(*new));
+	if (!new)
+		return -ENOMEM;
+	*new = *policy;
+	/* As the text has them, and not who uses it. */
+	new->has_default = new->default_line;
+	new->stateless = false;
+	new->rules = malloc((policy->nrules + 1ul) * sizeof(*new->rules));
+	new->sets = malloc((policy->nsets + 1ul) * sizeof(*new->sets));
+	new->mem->refs++;
+	edit->policy = new;
+	if (!new->rules || !new->sets)
+		return -ENOMEM;
+	memcpy(new->rules, policy->rules, policy->nrules * sizeof(*new->rules));
+	if (policy->nsets)
+		memcpy(new->sets, policy->sets, policy->nsets * sizeof(*new->sets));
+	for (__u32 i = 0; i < new->nrules; i++) {
+		if (new->rules[i].src.off < before)
+			continue;
+		new->rules[i].src.off += insert->n - (to - from);
+		new->rules[i].line += more - less;
+	}
+	/* An insertion at the end of a text without a last line break moves nothing. */
+	if (after || less) {
+		for (__u32 i = 0; i < new->nsets; i++)
+			if (new->sets[i].line >= line)
+				new->sets[i].line += more - less;
+		if (new->default_line >= line)
+			new->default_line += more - less;
+	}
 	return 0;
 }
 
-/* Whether what an edit has made is a policy; if not, it goes. */
-static int spliced(int rc, char **out, size_t out_len, struct np_error *err)
+/* One end for all: a failed edit leaves nothing. */
+static int edited(int rc, struct np_edit *edit)
 {
-	struct np_policy *policy = NULL;
-
-	if (!rc)
-		rc = parse_for_edit(*out, out_len, &policy, err);
-	np_policy_free(policy);
-	if (rc) {
-		free(*out);
-		*out = NULL;
-	}
+	if (rc)
+		np_edit_free(edit);
 	return rc;
+}
+
+void np_edit_free(struct np_edit *edit)
+{
+	free(edit->text);
+	np_policy_free(edit->policy);
+	memset(edit, 0, sizeof(*edit));
 }
 
 static int vec_put(struct vec *v, const char *s, size_t n)
@@ -1807,7 +1872,7 @@ static int no_such_rule(struct np_error *err, const struct np_policy *policy, __
 
 /* The new lines: the rule as it was written, indented and ended as its neighbours are. */
 static int lines_for(const char *text, size_t len, const char *at, const char *indent,
-		     const char *rule, size_t rule_len, struct vec *v)
+		     const char *rule, size_t rule_len, struct vec *v, size_t *rule_at)
 {
 	const char *nl = memchr(text, '\n', len);
 	const char *eol = nl && nl > text && nl[-1] == '\r' ? "\r\n" : "\n";
@@ -1817,22 +1882,24 @@ static int lines_for(const char *text, size_t len, const char *at, const char *i
 		n++;
 	if (at > line_start(text, len, at) && vec_put(v, eol, strlen(eol)))
 		return -ENOMEM;
-	if (vec_put(v, indent, n) || vec_put(v, rule, rule_len) || vec_put(v, eol, strlen(eol)))
+	if (vec_put(v, indent, n))
 		return -ENOMEM;
-	return 0;
+	*rule_at = v->n;
+	return vec_put(v, rule, rule_len) || vec_put(v, eol, strlen(eol)) ? -ENOMEM : 0;
 }
 
 int np_policy_add(struct np_policy *policy, const char *text, size_t len, enum np_where where,
-		  __u32 number, const char *rule, size_t rule_len, char **out, size_t *out_len,
+		  __u32 number, const char *rule, size_t rule_len, struct np_edit *edit,
 		  struct np_error *err)
 {
 	const char *end = text + len, *at = end, *indent = end;
-	struct np_rule parsed;
+	__u32 line = 0, index = policy->nrules;
 	struct vec lines = {};
-	__u32 line = 0;
+	struct np_rule *new, parsed;
+	size_t skip, rule_at;
 	int rc;
 
-	*out = NULL;
+	memset(edit, 0, sizeof(*edit));
 	while (rule_len && isspace((unsigned char)rule[rule_len - 1]))
 		rule_len--;
 	if (where != NP_AT_END) {
@@ -1844,37 +1911,30 @@ int np_policy_add(struct np_policy *policy, const char *text, size_t len, enum n
 		indent = line_start(text, len, text + near->src.off);
 		at = indent;
 		line = near->line;
+		index = number - (where == NP_BEFORE);
 		if (where == NP_AFTER)
 			at = line_after(text + near->src.off + near->src.len, end);
 	}
 	rc = rule_parse(policy, line, rule, rule_len, &parsed, err);
 	if (rc)
 		return rc;
-	while (rule_len && isspace((unsigned char)*rule)) {
-		rule++;
-		rule_len--;
+	if (policy->nrules == NP_MAX_RULES)
+		return np_error_set(err, 0, 0, "rules that differ in addresses alone can be one "
+				    "with a set", "more than %u rules", NP_MAX_RULES);
+	for (skip = bom(rule, rule_len); skip < rule_len && isspace((unsigned char)rule[skip]); )
+		skip++;
+	rc = lines_for(text, len, at, indent, rule + skip, rule_len - skip, &lines, &rule_at);
+	rc = rc ?: splice(policy, text, len, at, at, &lines, edit, err);
+	if (!rc) {
+		new = &edit->policy->rules[index];
+		memmove(new + 1, new, (policy->nrules - index) * sizeof(*new));
+		*new = parsed;
+		new->src.off = at - text + rule_at + parsed.src.off - skip;
+		new->line = 1 + count_lines(edit->text, edit->text + new->src.off);
+		edit->policy->nrules++;
 	}
-	rc = lines_for(text, len, at, indent, rule, rule_len, &lines);
-	rc = rc ?: splice(text, len, at, at, &lines, out, out_len);
 	free(lines.data);
-	return rc;
-}
-
-int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
-		const char *rule, size_t rule_len, char **out, size_t *out_len,
-		struct np_error *err)
-{
-	struct np_policy *policy;
-	int rc;
-
-	*out = NULL;
-	*out_len = 0;
-	rc = parse_for_edit(text, len, &policy, err);
-	if (rc)
-		return rc;
-	rc = np_policy_add(policy, text, len, where, number, rule, rule_len, out, out_len, err);
-	np_policy_free(policy);
-	return spliced(rc, out, *out_len, err);
+	return edited(rc, edit);
 }
 
 static int find_rule(struct np_policy *policy, const char *which, size_t len, __u32 *found,
@@ -1921,37 +1981,28 @@ static int find_rule(struct np_policy *policy, const char *which, size_t len, __
 }
 
 int np_policy_del(struct np_policy *policy, const char *text, size_t len, const char *which,
-		  size_t which_len, char **out, size_t *out_len, struct np_error *err)
+		  size_t which_len, struct np_edit *edit, struct np_error *err)
 {
 	const char *first, *last;
 	const struct vec none = {};
+	struct np_rule *gone;
 	__u32 i;
 	int rc;
 
-	*out = NULL;
+	memset(edit, 0, sizeof(*edit));
 	rc = find_rule(policy, which, which_len, &i, err);
 	if (rc)
 		return rc;
 	first = text + policy->rules[i].src.off;
 	last = first + policy->rules[i].src.len;
-	return splice(text, len, line_start(text, len, first), line_after(last, text + len), &none,
-		      out, out_len);
-}
-
-int np_text_del(const char *text, size_t len, const char *which, size_t which_len,
-		char **out, size_t *out_len, struct np_error *err)
-{
-	struct np_policy *policy;
-	int rc;
-
-	*out = NULL;
-	*out_len = 0;
-	rc = parse_for_edit(text, len, &policy, err);
-	if (rc)
-		return rc;
-	rc = np_policy_del(policy, text, len, which, which_len, out, out_len, err);
-	np_policy_free(policy);
-	return spliced(rc, out, *out_len, err);
+	rc = splice(policy, text, len, line_start(text, len, first), line_after(last, text + len),
+		    &none, edit, err);
+	if (!rc) {
+		gone = &edit->policy->rules[i];
+		memmove(gone, gone + 1, (policy->nrules - i - 1) * sizeof(*gone));
+		edit->policy->nrules--;
+	}
+	return edited(rc, edit);
 }
 
 /* Views. */

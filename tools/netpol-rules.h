@@ -117,28 +117,26 @@ int np_error_print(FILE *f, const char *file, const char *text, size_t len,
 		   const struct np_error *err);
 
 /*
- * Edit a policy's text; everything else keeps its layout and comments. The
- * result (malloc'd, NUL behind it, not counted in out_len) has been parsed
- * whole. 0, -EINVAL (positions refer to the text of the rule), -ENOENT (no such
- * rule; err is filled in too) or -ENOMEM.
+ * Edit a policy and the text that np_policy_parse() has made it of; all else keeps
+ * its layout and comments. What comes of it equals what a parse of the new text would
+ * give; the new policy shares memory with the old one, and either may be freed first.
+ * 0, -EINVAL (positions refer to the text of the rule), -ENOENT (no such rule; err is
+ * filled in too) or -ENOMEM, with nothing to free.
  */
-enum np_where { NP_AT_END, NP_BEFORE, NP_AFTER };
-int np_text_add(const char *text, size_t len, enum np_where where, __u32 number,
-		const char *rule, size_t rule_len, char **out, size_t *out_len,
-		struct np_error *err);
-/* which: a number, or a rule, which is compared by its canonical text. */
-int np_text_del(const char *text, size_t len, const char *which, size_t which_len,
-		char **out, size_t *out_len, struct np_error *err);
+struct np_edit {
+	char *text;			/* NUL behind it, not counted in len */
+	size_t len;
+	struct np_policy *policy;
+};
 
-/*
- * The same with the policy that np_policy_parse() has made of the text; what comes of it
- * is not parsed, and can still have too many rules.
- */
+enum np_where { NP_AT_END, NP_BEFORE, NP_AFTER };
 int np_policy_add(struct np_policy *policy, const char *text, size_t len, enum np_where where,
-		  __u32 number, const char *rule, size_t rule_len, char **out, size_t *out_len,
+		  __u32 number, const char *rule, size_t rule_len, struct np_edit *edit,
 		  struct np_error *err);
+/* which: a number, or a rule, which is compared by its canonical text. */
 int np_policy_del(struct np_policy *policy, const char *text, size_t len, const char *which,
-		  size_t which_len, char **out, size_t *out_len, struct np_error *err);
+		  size_t which_len, struct np_edit *edit, struct np_error *err);
+void np_edit_free(struct np_edit *edit);
 
 /* "NUMBER  CANONICAL TEXT" a line, then the default if the policy has one. */
 int np_policy_print_rules(FILE *f, const struct np_policy *policy);

@@ -801,7 +801,7 @@ static bool rule_there(const struct np_policy *policy, const struct np_rule *rul
 }
 
 /* The policy's text after the change; NULL in *out: nothing to change. */
-static int rule_edit(bool add, struct np_live *live, const char *arg, char **out, size_t *len)
+static int rule_edit(bool add, struct np_live *live, const char *arg, struct np_edit *edit)
 {
 	enum np_where where = NP_AT_END;
 	struct np_error perr = {};
@@ -809,7 +809,6 @@ static int rule_edit(bool add, struct np_live *live, const char *arg, char **out
 	__u32 number = 0;
 	int err;
 
-	*out = NULL;
 	if (add) {
 		if (env.order.place == NP_BEFORE_REF || env.order.place == NP_AFTER_REF) {
 			where = env.order.place == NP_BEFORE_REF ? NP_BEFORE : NP_AFTER;
@@ -825,10 +824,10 @@ static int rule_edit(bool add, struct np_live *live, const char *arg, char **out
 			return DONE;
 		if (!err)
 			err = np_policy_add(live->policy, live->text, live->head.len, where, number,
-					    arg, strlen(arg), out, len, &perr);
+					    arg, strlen(arg), edit, &perr);
 	} else {
-		err = np_policy_del(live->policy, live->text, live->head.len, arg, strlen(arg), out,
-				    len, &perr);
+		err = np_policy_del(live->policy, live->text, live->head.len, arg, strlen(arg),
+				    edit, &perr);
 		if (err == -ENOENT && env.ignore_missing)
 			return DONE;
 	}
@@ -844,7 +843,8 @@ static int rule_edit(bool add, struct np_live *live, const char *arg, char **out
 
 static int rule_change(bool add, int argc, char **argv)
 {
-	char *arg = words_join(argc - 1, argv + 1), *out = NULL;
+	char *arg = words_join(argc - 1, argv + 1);
+	struct np_edit edit = {};
 	struct np_live live = {};
 	int rc, lock = -1;
 	struct np_want want;
@@ -860,10 +860,12 @@ static int rule_change(bool add, int argc, char **argv)
 	if (!rc)
 		rc = np_live_arg(&s.dev, &s.inst, &live);
 	if (!rc)
-		rc = rule_edit(add, &live, arg, &out, &want.len);
-	if (!rc && out) {
+		rc = rule_edit(add, &live, arg, &edit);
+	if (!rc && edit.text) {
 		want.file = "(the rules in force)";
-		want.text = out;
+		want.text = edit.text;
+		want.len = edit.len;
+		want.policy = edit.policy;
 		want.live = &live;
 		rc = load_text(&s.dev, &s.inst, &want);
 	}
@@ -871,7 +873,7 @@ static int rule_change(bool add, int argc, char **argv)
 	site_close(&s);
 	if (lock >= 0)
 		close(lock);
-	free(out);
+	np_edit_free(&edit);
 	free(arg);
 	return report(&s.dev, rc);
 }

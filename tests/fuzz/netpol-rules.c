@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "netpol-rules.h"
+#include "../netpol-same.h"
 
 #define must(cond) do {							\
 	if (!(cond)) {							\
@@ -58,13 +59,13 @@ static void round_trip(struct np_policy *policy, const struct np_rule *a)
 }
 
 /* The edited policy is the old one but for `change` rules more at index `at`. */
-static void same_but(const struct np_policy *old, const char *text, size_t len, __u32 at,
-		     int change)
+static void same_but(const struct np_policy *old, struct np_edit *edit, __u32 at, int change)
 {
 	struct np_policy *new;
 	struct np_error err;
 
-	must(!np_policy_parse(text, len, &new, &err));
+	must(!np_policy_parse(edit->text, edit->len, &new, &err));
+	must(!policy_differs(edit->policy, new));
 	must(new->nrules == old->nrules + change && new->nsets == old->nsets);
 	must(new->has_default == old->has_default && new->dflt == old->dflt);
 	for (__u32 i = 0; i < new->nrules; i++) {
@@ -78,43 +79,48 @@ static void same_but(const struct np_policy *old, const char *text, size_t len, 
 			must(!strcmp(new->rules[i].text, old->rules[i - 1].text));
 	}
 	np_policy_free(new);
+	np_edit_free(edit);
 }
 
-static void edit(const struct np_policy *policy, const char *text, size_t len)
+static void edit(struct np_policy *policy, const char *text, size_t len)
 {
 	__u32 n = policy->nrules, at = n ? len % n : 0;
 	struct np_error err;
-	char *out, number[16];
-	size_t out_len;
+	struct np_edit edit;
+	char number[16];
 	int rc;
 
-	rc = np_text_add(text, len, NP_AT_END, 0, added, strlen(added), &out, &out_len, &err);
+	rc = np_policy_add(policy, text, len, NP_AT_END, 0, added, strlen(added), &edit, &err);
 	must(!rc);
-	same_but(policy, out, out_len, n, 1);
-	free(out);
+	same_but(policy, &edit, n, 1);
 	if (!n)
 		return;
-	rc = np_text_add(text, len, NP_BEFORE, at + 1, added, strlen(added), &out, &out_len, &err);
+	rc = np_policy_add(policy, text, len, NP_BEFORE, at + 1, added, strlen(added), &edit,
+			   &err);
 	must(!rc);
-	same_but(policy, out, out_len, at, 1);
-	free(out);
-	rc = np_text_add(text, len, NP_AFTER, at + 1, added, strlen(added), &out, &out_len, &err);
+	same_but(policy, &edit, at, 1);
+	rc = np_policy_add(policy, text, len, NP_AFTER, at + 1, added, strlen(added), &edit, &err);
 	must(!rc);
-	same_but(policy, out, out_len, at + 1, 1);
-	free(out);
+	same_but(policy, &edit, at + 1, 1);
 	snprintf(number, sizeof(number), "%u", at + 1);
-	rc = np_text_del(text, len, number, strlen(number), &out, &out_len, &err);
+	rc = np_policy_del(policy, text, len, number, strlen(number), &edit, &err);
 	must(!rc);
-	same_but(policy, out, out_len, at, -1);
-	free(out);
-	rc = np_text_del(text, len, policy->rules[at].text, strlen(policy->rules[at].text), &out,
-			 &out_len, &err);
+	same_but(policy, &edit, at, -1);
+	rc = np_policy_del(policy, text, len, policy->rules[at].text,
+			   strlen(policy->rules[at].text), &edit, &err);
 	must(!rc || rc == -EINVAL);	/* read twice, or too long for a line */
 	if (!rc)
-		same_but(policy, out, out_len, at, -1);
-	free(out);
-	rc = np_text_add(text, len, NP_AT_END, 0, text, len, &out, &out_len, &err);
-	free(out);
+		same_but(policy, &edit, at, -1);
+	/* Anything as a rule: if it is one, the texts agree. */
+	rc = np_policy_add(policy, text, len, NP_AT_END, 0, text, len, &edit, &err);
+	if (!rc) {
+		struct np_policy *new;
+
+		must(!np_policy_parse(edit.text, edit.len, &new, &err));
+		must(!policy_differs(edit.policy, new));
+		np_policy_free(new);
+		np_edit_free(&edit);
+	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
