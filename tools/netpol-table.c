@@ -1398,40 +1398,91 @@ static struct ident *find_ident(struct idents *t, const struct np_rule *rule)
 	}
 }
 
-/* From the last to the first, so that lists begin with the first occurrence. */
-static void know_old(struct idents *t, const struct np_policy *old, const __u32 *slots, __u8 *used)
+static bool slot_valid(__u32 slot)
 {
-	for (__u32 r = old->nrules; r--;) {
+	return slot && slot <= MAX_SLOT;
+}
+
+/* How many rules the policies begin or (from the end) end with alike, at most n. */
+static __u32 common(const struct np_policy *new, const struct np_policy *old,
+		    const __u32 *old_slots, __u32 n, bool end)
+{
+	__u32 i;
+
+	for (i = 0; i < n; i++) {
+		__u32 a = end ? new->nrules - 1 - i : i, b = end ? old->nrules - 1 - i : i;
+		const char *x = new->rules[a].text, *y = old->rules[b].text;
+
+		/* An edited policy has the same strings. */
+		if ((x != y && strcmp(x, y)) || !slot_valid(old_slots[b]))
+			break;
+	}
+	return i;
+}
+
+/* From the last to the first, so that lists begin with the first occurrence. */
+static void know_old(struct idents *t, const struct np_policy *old, const __u32 *slots,
+		     __u32 from, __u32 to)
+{
+	for (__u32 r = to; r-- > from; ) {
 		struct ident *e = find_ident(t, &old->rules[r]);
 
-		if (!slots[r] || slots[r] > MAX_SLOT)
+		if (!slot_valid(slots[r]))
 			continue;
-		used[slots[r] / 8] |= 1 << slots[r] % 8;
 		t->next[r] = e->old;
 		e->old = r;
 	}
 }
 
+static __u32 counters_named(const struct np_policy *policy)
+{
+	__u32 n = 0;
+
+	for (__u32 r = 0; r < policy->nrules; r++)
+		n += !!policy->rules[r].counter;
+	return n;
+}
+
 int np_slots_assign(const struct np_policy *new, const struct np_policy *old,
 		    const __u32 *old_slots, __u32 *new_slots, bool *fresh, __u32 *high)
 {
-	__u32 nold = old ? old->nrules : 0, free_slot = 1;
+	__u32 nold = old ? old->nrules : 0, free_slot = 1, head = 0, tail = 0, least;
 	struct idents t = { .mask = 1 };
 	__u8 *used = NULL;
 	int ret = -ENOMEM;
 
-	while (t.mask < 2 * ((size_t)nold + new->nrules))
+	/* What both begin and end with keeps its slots; only the rest has to be looked up. */
+	if (old) {
+		least = nold < new->nrules ? nold : new->nrules;
+		head = common(new, old, old_slots, least, false);
+		tail = common(new, old, old_slots, least - head, true);
+	}
+	while (t.mask < 2 * ((size_t)nold + new->nrules - 2 * (head + tail) + counters_named(new)))
 		t.mask *= 2;
 	t.tab = calloc(t.mask--, sizeof(*t.tab));
 	t.next = malloc((nold + 1) * sizeof(*t.next));
 	used = calloc(MAX_SLOT / 8 + 1, 1);
 	if (!t.tab || !t.next || !used)
 		goto out;
-	if (old)
-		know_old(&t, old, old_slots, used);
-	ret = 0;
+	for (__u32 r = 0; r < nold; r++)
+		if (slot_valid(old_slots[r]))
+			used[old_slots[r] / 8] |= 1 << old_slots[r] % 8;
 	*high = 0;
-	for (__u32 r = 0; r < new->nrules; r++) {
+	for (__u32 i = 0; i < head + tail; i++) {
+		__u32 r = i < head ? i : new->nrules - 1 - (i - head);
+
+		new_slots[r] = old_slots[i < head ? i : nold - 1 - (i - head)];
+		if (fresh)
+			fresh[r] = false;
+		if (new->rules[r].counter)
+			find_ident(&t, &new->rules[r])->slot = new_slots[r];
+		if (new_slots[r] > *high)
+			*high = new_slots[r];
+	}
+	if (old)
+		know_old(&t, old, old_slots, head, nold - tail);
+	ret = 0;
+	for (__u32 r = head; r < new->nrules - tail; r++) {
 		struct ident *e = find_ident(&t, &new->rules[r]);
 		bool is_new = false;
 		__u32 slot = e->slot;

@@ -979,6 +979,10 @@ static void test_slots(void)
 		{ "new", NULL }, { "a", NULL }, { "e", "web" }, { "web", NULL }, { "a", NULL },
 		{ "new", "fresh" }, { "x", "fresh" }, { "c", NULL },
 	};
+	static const struct line between[] = {
+		{ "a", NULL }, { "b", NULL }, { "q", "web" }, { "a", NULL }, { "c", "web" },
+		{ "d", "web" }, { "web", NULL }, { "a", NULL },
+	};
 	static const struct line third[] = { { "b", NULL }, { "y", NULL }, { "z", NULL } };
 	struct np_rule r1[7], r2[8], r3[3];
 	struct np_policy p1 = slots_policy(r1, first, 7), p2 = slots_policy(r2, second, 8);
@@ -1002,8 +1006,12 @@ static void test_slots(void)
 	s2[0] = NP_SLOT_PAGE * NP_SLOT_PAGES;
 	s2[1] = 0;
 	ok(!np_slots_assign(&p2, &p2, s2, s4, NULL, &high) &&
-	   same_slots(s4, (__u32[]){ 1, 3, 4, 5, 2, 8, 8, 9 }, 8),
+	   same_slots(s4, (__u32[]){ 1, 2, 4, 5, 3, 8, 8, 9 }, 8),
 	   "slots that cannot be are not kept");
+	p2 = slots_policy(r2, between, 8);
+	ok(!np_slots_assign(&p2, &p1, s1, s4, fresh, &high) &&
+	   same_slots(s4, (__u32[]){ 1, 2, 4, 3, 4, 4, 5, 6 }, 8) && !fresh[2],
+	   "a rule between others counts where its name does");
 }
 
 static void test_many_slots(void)
