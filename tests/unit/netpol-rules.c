@@ -723,7 +723,7 @@ static void editing(void)
 
 	for (size_t i = 0; i < ARRAY_SIZE(add); i++) {
 		rc = text_add(base, strlen(base), add[i].where, add[i].number, add[i].rule,
-				 strlen(add[i].rule), &out, &len, &err);
+			      strlen(add[i].rule), &out, &len, &err);
 		check(rc == (add[i].from ? 0 : -EINVAL), "%zu: %d %s", i, rc, err.msg);
 		if (rc)
 			continue;
@@ -736,7 +736,7 @@ static void editing(void)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(del); i++) {
 		rc = text_del(base, strlen(base), del[i].which, strlen(del[i].which), &out, &len,
-				 &err);
+			      &err);
 		check(!rc, "%zu: %d %s", i, rc, err.msg);
 		if (rc)
 			continue;
@@ -781,7 +781,7 @@ static void editing_errors(void)
 	int rc;
 
 #define ADD(where, nr, rule) text_add(base, strlen(base), where, nr, rule, strlen(rule), \
-					 &out, &len, &err)
+				      &out, &len, &err)
 #define DEL(which) text_del(base, strlen(base), which, strlen(which), &out, &len, &err)
 	rc = ADD(NP_BEFORE, 1, "allow from @late");
 	check(rc == -EINVAL && err.line == 1 && err.col == 12 && strstr(err.hint, "line 2"),
