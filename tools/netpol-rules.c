@@ -1763,7 +1763,7 @@ static __u32 count_lines(const char *from, const char *to)
 	return n;
 }
 
-/* What a line break, length or size stands against: the limits of a whole text. */
+/* The limits of a text as a whole, which the rule alone does not show. */
 static int check_edited(const struct np_edit *edit, struct np_error *err)
 {
 	struct np_error inner;

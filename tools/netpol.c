@@ -800,7 +800,7 @@ static bool rule_there(const struct np_policy *policy, const struct np_rule *rul
 	return false;
 }
 
-/* The policy's text after the change; NULL in *out: nothing to change. */
+/* edit: the policy after the change; its text is NULL if there is nothing to change. */
 static int rule_edit(bool add, struct np_live *live, const char *arg, struct np_edit *edit)
 {
 	enum np_where where = NP_AT_END;
