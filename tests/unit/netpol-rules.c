@@ -746,6 +746,10 @@ static void editing(void)
 		check_str(out, want);
 		free(out);
 	}
+	rc = text_add("allow\ndefault deny", 18, NP_BEFORE, 1, "next", 4, &out, &len, &err);
+	check(!rc);
+	check_str(out, "next\nallow\ndefault deny");
+	free(out);
 	rc = text_add("allow\r\n deny", 12, NP_AT_END, 0, "next", 4, &out, &len, &err);
 	check(!rc && len == 20);
 	check_str(out, "allow\r\n deny\r\nnext\r\n");
