@@ -188,27 +188,33 @@ veristat: testbins kernel		## record the verifier's cost in tests/veristat.csv
 	$Qtests/vm veristat -q -o csv -e file,prog,verdict,insns $B/obj/*.bpf.o >$B/veristat.csv
 	$Qmv $B/veristat.csv tests/veristat.csv
 
-# A VM for each suite, as many at a time as there are CPUs; each is shown when it is done.
+# A VM for each suite, as many at a time as there are CPUs; each is shown when it is
+# done. With two CPUs a VM each they would take twice as long.
 JOBS	 ?= $(shell nproc)
 together = $(MAKE) -k -j$(JOBS) -Otarget
 VMSUITES := $(patsubst tests/%.bats,vm-%,$(wildcard tests/*.bats))
 # For the debug kernel, what is not tagged nodebug, for a reason that stands there.
-DBSUITES := $(patsubst tests/%.bats,debug-%,$(shell grep -L 'bats file_tags=nodebug' tests/*.bats))
+DBSUITES := $(patsubst tests/%.bats,debug-%,$(shell grep -L 'bats file_tags=.*nodebug' tests/*.bats))
+# What is tagged smp looks for races.
+SMP	 := $(shell grep -l 'bats file_tags=.*smp' tests/*.bats)
+cpus	 = -c $(if $(filter tests/$1.bats,$(SMP)),2,1)
 $(VMSUITES): vm-%:
-	tests/vm -t 1800 bats tests/$*.bats
+	tests/vm $(call cpus,$*) -t 1800 bats tests/$*.bats
 $(DBSUITES): debug-%:
-	tests/vm -d bats --filter-tags '!nodebug' tests/$*.bats
+	tests/vm -d $(call cpus,$*) bats --filter-tags '!nodebug' tests/$*.bats
 host:
 	bats tests/host/ci.bats tests/host/unit.bats tests/host/vm.bats
 kmemleak:
-	tests/vm -l bats --filter-tags kmemleak tests
+	tests/vm -l -c 1 bats --filter-tags kmemleak tests
 
 # A recursive make each, since what they build needs what deps installs.
 test: deps				## run every suite: the host's, and in the VM
-	$Q$(MAKE) kernel testbins unit fuzz
+	$Q$(MAKE) kernel
+	$Q$(MAKE) -j$(JOBS) testbins unit fuzz
 	$Q$(together) host $(VMSUITES)
 test-debug: deps			## run the suites on the debug kernel, some with kmemleak
-	$Q$(MAKE) kernel-debug testbins
+	$Q$(MAKE) kernel-debug
+	$Q$(MAKE) -j$(JOBS) testbins
 	$Q$(together) kmemleak $(DBSUITES)
 SUITES := $(sort $(patsubst tests/%.bats,test-%,$(wildcard tests/*.bats)) $(FEATURES:%=test-%))
 test-kernel: deps			## test the way of a patch into the kernel

@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# A load replaces the whole policy for each packet, and nothing is lost meanwhile.
+# A load replaces the whole policy for each packet, and nothing is lost meanwhile; nor
+# while legacy tc and tcx change places.
+# bats file_tags=smp
 bats_require_minimum_version 1.5.0
 load helpers
 load netpol
+
+teardown() {
+	netpol_teardown
+	rm -rf /sys/fs/bpf/test
+}
 
 # Two policies that disagree in all that the program looks at: which side has the
 # tree, how the ports are cut, where in the order the rule stands, the default. Flows
@@ -110,4 +117,51 @@ reloads() {
 	np 0 doctor
 	np 0 detach tcx-egress "$l"
 	np 0 detach tcx-ingress "$l"
+}
+
+@test "netpol: up- and downgrade under traffic, default deny" {
+	requires root kernel:6.6
+	cat >"$BATS_TEST_TMPDIR/policy" <<-'END'
+		default deny
+		allow in tcp to port 80
+		allow in udp to port 53
+		allow in icmp type echo-request
+		allow out tcp to port 8080
+		allow out udp to fd00::2 port 53
+	END
+	# A slow machine must not look like a loss: no segment is sent again but for one.
+	for ns in "$l" "$r"; do
+		ip netns exec "$ns" bash -c 'cd /proc/sys/net/ipv4 && echo 0 >tcp_early_retrans &&
+			echo 60000000 >tcp_rto_min_us'
+	done
+	mkdir -p /sys/fs/bpf/test/f1
+	foreign legacy ingress "$l" /sys/fs/bpf/test/f1
+	np 0 attach tcx-ingress "$l" --policy "$BATS_TEST_TMPDIR/policy" --legacy only
+	np 0 attach tcx-egress "$l" --legacy only
+	"$B/tests/traffic" -a "$l" -b "$r" -r 500 stream \
+		'tcp 10.0.0.2 > 10.0.0.1:80 = pass' 'tcp [fd00::1] > [fd00::2]:8080 = pass' \
+		'udp 10.0.0.2 > 10.0.0.1:53 = pass' 'udp [fd00::1] > [fd00::2]:53 = pass' \
+		'udp 10.0.0.2 > 10.0.0.1:54 = drop' 'udp 10.0.0.1 > 10.0.0.2:53 = drop' \
+		'icmp 10.0.0.2 > 10.0.0.1 = pass' 'icmp [fd00::1] > [fd00::2] = drop' \
+		>"$BATS_TEST_TMPDIR/stream" 3>&- 4>&- &
+	pid=$!
+	wait_for 10 grep -q ready "$BATS_TEST_TMPDIR/stream"
+	for _ in 1 2 3 4 5; do
+		np 0 upgrade "$l"
+		np 0 downgrade "$l"
+	done
+	np 0 upgrade "$l"
+	np 0 upgrade "$l"
+	[[ $output == *unchanged* ]]
+	kill -TERM "$pid"
+	wait "$pid" || fail "$(<"$BATS_TEST_TMPDIR/stream")"
+	cat "$BATS_TEST_TMPDIR/stream"
+	# a segment that was dropped on the way would have been sent again
+	run ! grep -q 'retrans=[1-9]' "$BATS_TEST_TMPDIR/stream"
+	is_order tcx-ingress netpol
+	is_order tcx-egress netpol
+	# the filter of the others and the clsact
+	tool 0 /sbin/tc -n "$l" filter show dev "$l" ingress
+	[[ $output == *foreign_legacy* && $output != *netpol* ]]
+	np 0 doctor
 }

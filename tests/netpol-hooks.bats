@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Each hook with real traffic; order among other agents' programs; legacy tc and back.
+# Each hook with real traffic; order among other agents' programs; legacy tc.
 bats_require_minimum_version 1.5.0
 load helpers
 load netpol
@@ -25,7 +25,6 @@ teardown() {
 	rm -rf /sys/fs/bpf/test
 }
 
-foreign() { tool 0 "$B/tests/foreign" -n "$l" "$@"; }
 seen() { tool 0 "$B/tests/foreign" seen "$1"; }
 
 # What comes from the other end, with the policy at the hook that sees it.
@@ -107,24 +106,6 @@ hooks() {
 	# the clsact that we made stays, since others may have used it meanwhile
 	tool 0 /sbin/tc -n "$l" qdisc show dev "$l"
 	[[ $output == *clsact* ]]
-}
-
-# order HOOK: "foreign" and "netpol", in the kernel's order, by bpftool
-order() {
-	local kind
-	case $1 in
-	tcx-*) kind=tcx/${1#tcx-} ;;
-	netkit-*) kind=netkit/${1#netkit-} ;;
-	esac
-	tool 0 nsenter --net="/run/netns/$l" "$B/bpftool/bpftool" -j net show dev "$l"
-	order=$(jq -r --arg kind "$kind" '[.[].tc[]? | select(.kind == $kind) | .name |
-		sub("_.*"; "")] | join(" ")' <<<"$output")
-}
-
-# is_order HOOK WANT
-is_order() {
-	order "$1"
-	[ "$order" = "$2" ] || fail "$1: order is '$order', wanted '$2'"
 }
 
 # verbs HOOK: each verb once; the foreign programs stay and see packets
@@ -229,44 +210,4 @@ ordered() {
 	np 0 detach tcx-ingress "$l"
 	is_order tcx-ingress "foreign"
 	tool 0 nsenter --net="/run/netns/$l" "$B/bpftool/bpftool" net detach tcx_ingress dev "$l"
-}
-
-@test "netpol: up- and downgrade under traffic, default deny" {
-	requires root kernel:6.6
-	topo veth l r
-	# A slow machine must not look like a loss: no segment is sent again but for one.
-	for ns in "$l" "$r"; do
-		ip netns exec "$ns" bash -c 'cd /proc/sys/net/ipv4 && echo 0 >tcp_early_retrans &&
-			echo 60000000 >tcp_rto_min_us'
-	done
-	mkdir /sys/fs/bpf/test/f1
-	foreign legacy ingress "$l" /sys/fs/bpf/test/f1
-	np 0 attach tcx-ingress "$l" --policy "$BATS_TEST_TMPDIR/policy" --legacy only
-	np 0 attach tcx-egress "$l" --legacy only
-	"$B/tests/traffic" -a "$l" -b "$r" -r 500 stream \
-		'tcp 10.0.0.2 > 10.0.0.1:80 = pass' 'tcp [fd00::1] > [fd00::2]:8080 = pass' \
-		'udp 10.0.0.2 > 10.0.0.1:53 = pass' 'udp [fd00::1] > [fd00::2]:53 = pass' \
-		'udp 10.0.0.2 > 10.0.0.1:54 = drop' 'udp 10.0.0.1 > 10.0.0.2:53 = drop' \
-		'icmp 10.0.0.2 > 10.0.0.1 = pass' 'icmp [fd00::1] > [fd00::2] = drop' \
-		>"$BATS_TEST_TMPDIR/stream" 3>&- 4>&- &
-	pid=$!
-	wait_for 10 grep -q ready "$BATS_TEST_TMPDIR/stream"
-	for _ in 1 2 3 4 5; do
-		np 0 upgrade "$l"
-		np 0 downgrade "$l"
-	done
-	np 0 upgrade "$l"
-	np 0 upgrade "$l"
-	[[ $output == *unchanged* ]]
-	kill -TERM "$pid"
-	wait "$pid" || fail "$(<"$BATS_TEST_TMPDIR/stream")"
-	cat "$BATS_TEST_TMPDIR/stream"
-	# a segment that was dropped on the way would have been sent again
-	run ! grep -q 'retrans=[1-9]' "$BATS_TEST_TMPDIR/stream"
-	is_order tcx-ingress netpol
-	is_order tcx-egress netpol
-	# the filter of the others and the clsact
-	tool 0 /sbin/tc -n "$l" filter show dev "$l" ingress
-	[[ $output == *foreign_legacy* && $output != *netpol* ]]
-	np 0 doctor
 }

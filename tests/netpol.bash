@@ -23,3 +23,22 @@ teardown() { netpol_teardown; }
 
 np() { local rc=$1; shift; tool "$rc" "$NETPOL" --netns "$l" "$@"; }
 probe() { tool 0 "$B/tests/traffic" -a "$l" -b "$r" probe "$@"; }
+
+# programs of another agent, on $l
+foreign() { tool 0 "$B/tests/foreign" -n "$l" "$@"; }
+
+# order HOOK: "foreign" and "netpol", in the kernel's order, by bpftool
+order() {
+	local kind=${1/-//} rest
+	tool 0 nsenter --net="/run/netns/$l" "$B/bpftool/bpftool" -j net show dev "$l"
+	order='' rest=$output
+	while [[ $rest =~ \"kind\":\"$kind\",\"name\":\"([a-z]+)_(.*) ]]; do
+		order+=${order:+ }${BASH_REMATCH[1]} rest=${BASH_REMATCH[2]}
+	done
+}
+
+# is_order HOOK WANT
+is_order() {
+	order "$1"
+	[ "$order" = "$2" ] || fail "$1: order is '$order', wanted '$2'"
+}

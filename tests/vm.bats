@@ -11,7 +11,7 @@ load helpers
 		' /tmp tmpfs '; do
 		[[ $mounts == *"$want"* ]] || fail "missing:$want"
 	done
-	(($(nproc) == 2))
+	(($(nproc) == VM_CPUS))
 	[ -r /sys/kernel/btf/vmlinux ]
 }
 
