@@ -14,8 +14,8 @@ provoke=/sys/kernel/debug/provoke-crash/DIRECT
 @test "vm: status, arguments and directory of the command survive" {
 	cd "$TOP/tests"
 	# shellcheck disable=SC2016 # the guest expands it
-	vm 7 bash -c 'echo "$PWD|$#|$1|$2"; exit 7' - "a  'b' \"c\"" '$x * ;'
-	[ "$output" = "$TOP/tests|2|a  'b' \"c\"|\$x * ;" ]
+	vm 7 -c 1 bash -c 'echo "$(nproc)|$PWD|$#|$1|$2"; exit 7' - "a  'b' \"c\"" '$x * ;'
+	[ "$output" = "1|$TOP/tests|2|a  'b' \"c\"|\$x * ;" ]
 }
 
 @test "vm: a WARN in the guest is status 99, though the command succeeds" {
@@ -46,6 +46,7 @@ provoke=/sys/kernel/debug/provoke-crash/DIRECT
 @test "vm: usage and a kernel that is not there are status 2" {
 	vm 2
 	vm 2 -x true
+	vm 2 -c 0 true
 	vm 2 -k /nonexistent true
 	[[ $output == *"no such kernel (make kernel)"* ]]
 }
