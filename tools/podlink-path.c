@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include <bpf/bpf.h>
+#include <linux/magic.h>
+
+#include "common.h"
+#include "podlink-path.h"
+#include "podlink.skel.h"
+
+#define DIR_MODE 0755
+
+/* --- pins --- */
+
+typedef char pl_name[160];
+
+static bool join(pl_name path, const char *dir, const char *name)
+{
+	return snprintf(path, sizeof(pl_name), "%s/%s", dir, name) < (int)sizeof(pl_name);
+}
+
+static int pin_get(const char *dir, const char *name)
+{
+	pl_name path;
+	int fd = join(path, dir, name) ? bpf_obj_get(path) : -1;
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int pin_put(int fd, const char *dir, const char *name)
+{
+	pl_name path;
+
+	return join(path, dir, name) && !bpf_obj_pin(fd, path) ? 0 : -errno;
+}
+
+static void link_dir(pl_name dir, const struct pl_path *path, __u32 ifindex)
+{
+	snprintf(dir, sizeof(pl_name), "%s/if%u", path->dir, ifindex);
+}
+
+static int remove_dir(const char *dir)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	int err = 0;
+
+	if (!d)
+		return errno == ENOENT ? 0 : -errno;
+	while (!err && (e = readdir(d)))
+		if (e->d_name[0] != '.' && unlinkat(dirfd(d), e->d_name, 0))
+			err = -errno;
+	closedir(d);
+	return !err && rmdir(dir) ? -errno : err;
+}
+
+int pl_lock(int *fd)
+{
+	*fd = open(PL_ROOT, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*fd >= 0 && !flock(*fd, LOCK_EX))
+		return DONE;
+	complain_err(errno, PL_ROOT, "cannot lock");
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+	return FAILED;
+}
+
+static int make_dir(const char *dir)
+{
+	if (!mkdir(dir, DIR_MODE) || errno == EEXIST)
+		return DONE;
+	complain_err(errno, dir, "cannot create the directory");
+	return FAILED;
+}
+
+int pl_path_open(struct pl_path *path, bool create)
+{
+	__u64 cookie = netns_cookie();
+	struct statfs st;
+	int rc = DONE;
+
+	path->pods = -1;
+	snprintf(path->dir, sizeof(path->dir), "%s/ns%llu", PL_ROOT, (unsigned long long)cookie);
+	if (!cookie) {
+		complain("the kernel does not tell network namespaces apart; Linux 5.14 is needed");
+		return LACKING;
+	}
+	if (statfs(PL_BPFFS, &st) || st.f_type != BPF_FS_MAGIC) {
+		complain("%s: no BPF file system is mounted there; mount -t bpf bpffs %s", PL_BPFFS,
+			 PL_BPFFS);
+		return FAILED;
+	}
+	if (create)
+		rc = make_dir(PL_BPFFS "/skelkit") ?: make_dir(PL_ROOT);
+	if (rc)
+		return rc;
+	path->pods = pin_get(path->dir, "pods");
+	if (path->pods >= 0 || path->pods == -ENOENT)
+		return DONE;
+	complain_err(path->pods, path->dir, "cannot open the endpoint table");
+	return FAILED;
+}
+
+void pl_path_close(struct pl_path *path)
+{
+	if (path->pods >= 0)
+		close(path->pods);
+	path->pods = -1;
+}
+
+/* The index of the device that a pinned link hangs at; 0: dead. -errno. */
+static int link_info(const char *dir, const char *name, __u32 *ifindex, __u32 *prog)
+{
+	struct bpf_link_info info = {0};
+	__u32 len = sizeof(info);
+	int fd = pin_get(dir, name), err = 0;
+
+	*ifindex = 0;
+	*prog = 0;
+	if (fd < 0)
+		return fd;
+	if (bpf_link_get_info_by_fd(fd, &info, &len))
+		err = -errno;
+	close(fd);
+	if (err)
+		return err;
+	*prog = info.prog_id;
+	*ifindex = info.type == BPF_LINK_TYPE_TCX ? info.tcx.ifindex : info.netkit.ifindex;
+	return 0;
+}
+
+/* Calls f for each link's directory. */
+static int each_dir(const struct pl_path *path,
+		    int (*f)(const struct pl_path *path, const char *dir, __u32 ifindex, void *ctx),
+		    void *ctx)
+{
+	DIR *d = opendir(path->dir);
+	struct dirent *e;
+	int rc = 0;
+
+	if (!d)
+		return errno == ENOENT ? 0 : -errno;
+	while (!rc && (e = readdir(d))) {
+		__u32 ifindex;
+		pl_name dir;
+
+		if (strncmp(e->d_name, "if", 2) ||
+		    !parse_u32(e->d_name + 2, 1, INT32_MAX, &ifindex))
+			continue;
+		link_dir(dir, path, ifindex);
+		rc = f(path, dir, ifindex, ctx);
+	}
+	closedir(d);
+	return rc;
+}
+
+/* --- attach --- */
+
+struct uplink {
+	__u32 ifindex;
+	int fd; /* of the bpf_link; -1: none */
+	int in; /* of its counter */
+};
+
+static int same_uplink(const struct pl_path *path, const char *dir, __u32 ifindex, void *ctx)
+{
+	struct uplink *up = ctx;
+	__u32 at, prog;
+
+	if (link_info(dir, "uplink", &at, &prog) || at != up->ifindex)
+		return 0;
+	up->in = pin_get(dir, "in");
+	if (up->in >= 0)
+		up->fd = pin_get(dir, "uplink");
+	return up->fd >= 0;
+}
+
+static void set_constants(struct podlink *skel, const struct pl_forward *fwd)
+{
+	skel->rodata->l2 = fwd->l2;
+	memcpy((void *)skel->rodata->host_mac, fwd->host_mac, 6);
+	if (fwd->gateway4)
+		memcpy((void *)&skel->rodata->gateway4, fwd->gateway4, sizeof(*fwd->gateway4));
+	if (fwd->gateway6)
+		memcpy((void *)&skel->rodata->gateway6, fwd->gateway6, sizeof(*fwd->gateway6));
+	skel->rodata->uplink = fwd->uplink;
+}
+
+static int attach(const struct bpf_program *prog, const struct pl_forward *fwd, __u32 ifindex,
+		  const char *dir, const char *pin)
+{
+	LIBBPF_OPTS(bpf_tcx_opts, tcx);
+	LIBBPF_OPTS(bpf_netkit_opts, netkit);
+	struct bpf_link *link = fwd->kind == PL_NETKIT
+					? bpf_program__attach_netkit(prog, ifindex, &netkit)
+					: bpf_program__attach_tcx(prog, ifindex, &tcx);
+	int err;
+
+	if (!link)
+		return -errno;
+	err = pin_put(bpf_link__fd(link), dir, pin);
+	bpf_link__destroy(link);
+	return err;
+}
+
+static int attach_uplink(struct pl_path *path, const struct pl_ns *host, struct podlink *skel,
+			 const char *dir, __u32 ifindex)
+{
+	struct uplink up = {.ifindex = ifindex, .fd = -1, .in = -1};
+	struct bpf_link *link = NULL;
+	LIBBPF_OPTS(bpf_tcx_opts, tcx);
+	struct pl_ns own = {0};
+	int err;
+
+	err = each_dir(path, same_uplink, &up);
+	if (err < 0)
+		return err;
+	err = 0;
+	if (up.fd < 0) {
+		own.fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+		if (own.fd < 0)
+			return -errno;
+		if (pl_ns_enter(host)) {
+			close(own.fd);
+			return -EPERM;
+		}
+		link = bpf_program__attach_tcx(skel->progs.podlink_uplink, ifindex, &tcx);
+		err = link ? 0 : -errno;
+		if (pl_ns_enter(&own) && !err)
+			err = -EPERM;
+		close(own.fd);
+	}
+	if (!err)
+		err = pin_put(link ? bpf_map__fd(skel->maps.pl_uplink) : up.in, dir, "in");
+	if (!err)
+		err = pin_put(link ? bpf_link__fd(link) : up.fd, dir, "uplink");
+	bpf_link__destroy(link);
+	if (up.fd >= 0)
+		close(up.fd);
+	if (up.in >= 0)
+		close(up.in);
+	return err;
+}
+
+static int enter_addrs(struct pl_path *path, __u32 ifindex, const struct pl_forward *fwd)
+{
+	struct pl_pod pod = {.ifindex = ifindex}, was;
+
+	memcpy(pod.mac, fwd->mac, sizeof(pod.mac));
+	memcpy(pod.host_mac, fwd->host_mac, sizeof(pod.host_mac));
+	for (size_t i = 0; i < fwd->naddrs; i++) {
+		const struct pl_addr *addr = &fwd->addrs[i].addr;
+		char text[46];
+
+		if (!bpf_map_lookup_elem(path->pods, addr, &was) && was.ifindex != ifindex) {
+			complain("%s: is an address of the pod behind device %u",
+				 pl_addr_text(addr, text), was.ifindex);
+			return -EADDRINUSE;
+		}
+		if (bpf_map_update_elem(path->pods, addr, &pod, BPF_ANY)) {
+			if (errno == E2BIG)
+				complain("%s: the table of 65536 addresses is full",
+					 pl_addr_text(addr, text));
+			return -errno;
+		}
+	}
+	return 0;
+}
+
+int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name, __u32 at,
+		__u32 ifindex, const struct pl_forward *fwd)
+{
+	struct podlink *skel = podlink__open();
+	struct bpf_program *uplink;
+	const char *what = "cannot load the programs";
+	pl_name dir;
+	int err = skel ? 0 : -errno;
+
+	link_dir(dir, path, ifindex);
+	if (err)
+		goto out;
+	if (fwd->kind == PL_VETH) {
+		bpf_program__set_expected_attach_type(skel->progs.podlink_peer, BPF_TCX_INGRESS);
+		bpf_program__set_expected_attach_type(skel->progs.podlink_primary, BPF_TCX_EGRESS);
+	}
+	uplink = skel->progs.podlink_uplink;
+	bpf_program__set_autoload(uplink, fwd->uplink);
+	set_constants(skel, fwd);
+	if (path->pods >= 0)
+		err = bpf_map__reuse_fd(skel->maps.pl_pods, path->pods);
+	if (!err)
+		err = podlink__load(skel);
+	if (err)
+		goto out;
+	what = "cannot create the pins";
+	if ((mkdir(path->dir, DIR_MODE) && errno != EEXIST) || mkdir(dir, DIR_MODE)) {
+		err = -errno;
+		goto out;
+	}
+	if (path->pods < 0) {
+		err = pin_put(bpf_map__fd(skel->maps.pl_pods), path->dir, "pods");
+		if (!err) {
+			path->pods = pin_get(path->dir, "pods");
+			err = path->pods < 0 ? path->pods : 0;
+		}
+	}
+	if (!err)
+		err = pin_put(bpf_map__fd(skel->maps.pl_stats), dir, "stats");
+	if (!err) {
+		what = "cannot attach";
+		err = attach(skel->progs.podlink_peer, fwd, at, dir, "peer");
+	}
+	if (!err)
+		err = attach(skel->progs.podlink_primary, fwd, at, dir, "primary");
+	if (!err && fwd->uplink) {
+		what = "cannot attach to the uplink";
+		err = attach_uplink(path, host, skel, dir, fwd->uplink);
+	}
+	if (!err) {
+		what = "cannot enter the addresses";
+		err = enter_addrs(path, ifindex, fwd);
+	}
+	if (err)
+		pl_path_del(path, ifindex);
+out:
+	podlink__destroy(skel);
+	if (!err)
+		return DONE;
+	complain_err(err, name, "%s%s", what,
+		     err == -EACCES  ? " (without CAP_PERFMON the verifier refuses them)"
+		     : verbosity < 2 ? " (-vv shows more)"
+				     : "");
+	return FAILED;
+}
+
+/* --- what is there --- */
+
+int pl_path_addrs(const struct pl_path *path, __u32 ifindex, struct pl_addr **addrs, size_t *n)
+{
+	struct pl_addr key, *prev = NULL, *more;
+	size_t room = 0;
+	struct pl_pod pod;
+
+	*addrs = NULL;
+	*n = 0;
+	if (path->pods < 0)
+		return DONE;
+	while (!bpf_map_get_next_key(path->pods, prev, &key)) {
+		if (!bpf_map_lookup_elem(path->pods, &key, &pod) && pod.ifindex == ifindex) {
+			if (*n == room) {
+				room = room ? 2 * room : 8;
+				more = realloc(*addrs, room * sizeof(**addrs));
+				if (!more)
+					return FAILED;
+				*addrs = more;
+			}
+			(*addrs)[(*n)++] = key;
+		}
+		prev = &key;
+	}
+	return DONE;
+}
+
+int pl_path_del(struct pl_path *path, __u32 ifindex)
+{
+	struct pl_addr *addrs;
+	pl_name dir;
+	size_t n;
+	int err;
+
+	/* The table first: nothing shall be sent to an index that may be another's soon. */
+	if (pl_path_addrs(path, ifindex, &addrs, &n))
+		return FAILED;
+	for (size_t i = 0; i < n; i++)
+		bpf_map_delete_elem(path->pods, &addrs[i]);
+	free(addrs);
+	link_dir(dir, path, ifindex);
+	err = remove_dir(dir);
+	if (err) {
+		complain_err(err, dir, "cannot remove the pins");
+		return FAILED;
+	}
+	return DONE;
+}
+
+bool pl_path_has(const struct pl_path *path, __u32 ifindex)
+{
+	__u32 at, prog;
+	pl_name dir;
+
+	link_dir(dir, path, ifindex);
+	return !link_info(dir, "primary", &at, &prog) && at == ifindex;
+}
+
+struct sweep {
+	struct pl_ns *host;
+	bool dry_run;
+	__u32 dead, alive;
+};
+
+static int sweep_one(const struct pl_path *path, const char *dir, __u32 ifindex, void *ctx)
+{
+	struct sweep *s = ctx;
+	__u32 peer, primary, prog;
+	struct pl_link link;
+
+	/* for a netkit link of the peer's programs this is the index in the pod */
+	if (!link_info(dir, "peer", &peer, &prog) && peer &&
+	    !link_info(dir, "primary", &primary, &prog) && primary == ifindex &&
+	    !pl_link_get(s->host, NULL, ifindex, -1, &link) && link.kind != PL_OTHER) {
+		s->alive++;
+		return 0;
+	}
+	s->dead++;
+	return s->dry_run ? 0 : pl_path_del((struct pl_path *)path, ifindex);
+}
+
+int pl_path_sweep(struct pl_path *path, struct pl_ns *host, bool dry_run, __u32 *n)
+{
+	struct sweep s = {.host = host, .dry_run = dry_run};
+	int err = each_dir(path, sweep_one, &s);
+	pl_name pods;
+
+	*n = s.dead;
+	if (err < 0)
+		complain_err(err, path->dir, "cannot list the pins");
+	if (err)
+		return FAILED;
+	if (dry_run || s.alive || path->pods < 0)
+		return DONE;
+	pl_path_close(path);
+	snprintf(pods, sizeof(pods), "%s/pods", path->dir);
+	if (unlink(pods) || rmdir(path->dir)) {
+		complain_err(errno, path->dir, "cannot remove the pins");
+		return FAILED;
+	}
+	return DONE;
+}
+
+static void sum(int map, __u32 key, struct pl_count *c, int cpus, struct pl_count *total)
+{
+	if (bpf_map_lookup_elem(map, &key, c))
+		return;
+	for (int cpu = 0; cpu < cpus; cpu++) {
+		total->packets += c[cpu].packets;
+		total->bytes += c[cpu].bytes;
+	}
+}
+
+int pl_path_info(const struct pl_path *path, __u32 ifindex, struct pl_path_info *info)
+{
+	int cpus = libbpf_num_possible_cpus(), fd;
+	struct pl_count *c;
+	pl_name dir;
+	__u32 at;
+
+	memset(info, 0, sizeof(*info));
+	link_dir(dir, path, ifindex);
+	if (link_info(dir, "peer", &at, &info->peer_prog))
+		return NOTHING;
+	link_info(dir, "primary", &at, &info->primary_prog);
+	link_info(dir, "uplink", &info->uplink, &info->uplink_prog);
+	c = cpus > 0 ? calloc(cpus, sizeof(*c)) : NULL;
+	if (!c)
+		return FAILED;
+	fd = pin_get(dir, "stats");
+	for (__u32 i = 0; fd >= 0 && i < PL_STATS_MAX; i++)
+		sum(fd, i, c, cpus, &info->count[i]);
+	if (fd >= 0)
+		close(fd);
+	fd = pin_get(dir, "in");
+	if (fd >= 0)
+		sum(fd, 0, c, cpus, &info->in);
+	free(c);
+	if (fd >= 0)
+		close(fd);
+	return DONE;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * podlink: what its verbs share. Each takes its arguments after the verb and returns an
+ * exit code; host is the network namespace that podlink runs in.
+ */
+#ifndef PODLINK_VERBS_H
+#define PODLINK_VERBS_H
+
+#include "common.h"
+#include "podlink-net.h"
+#include "podlink-path.h"
+
+#define PL_ADDRS_MAX	16
+#define PL_ALIAS	"podlink"	/* with the pod's namespace behind it: a link of ours */
+
+extern struct pl_env {
+	const char *netns, *peer_name, *uplink;
+	enum pl_kind kind;
+	int mode;
+	struct pl_cidr addr[PL_ADDRS_MAX], gateway[2];
+	__u32 naddr, ngateway;
+	__u8 mac[6], peer_mac[6];
+	bool has_mac, has_peer_mac;
+	__s64 mtu, gso_max, headroom, tailroom;	/* bytes; -1: not told */
+	int policy, peer_policy, scrub;
+	bool of_netkit;			/* told something that only netkit has */
+	bool forward, json, dry_run, probe, fix, ignore_missing;
+} env;
+
+/* One change: a line, or with -j an element of "changes"; with --dry-run what would be done. */
+void pl_change(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The end of a verb that changes things. */
+int pl_report(const char *name, int rc);
+int pl_usage(const char *verb, const char *what);
+
+bool pl_ours(const struct pl_link *link);
+/* A link of ours, by name, or a message. */
+int pl_find(struct pl_ns *ns, const char *name, struct pl_link *link);
+/* The namespace that the alias tells; "": none. */
+const char *pl_pod_path(const struct pl_link *link);
+/* That namespace, and the other end in it. NOTHING: it is not there any more. */
+int pl_pod_of(struct pl_ns *host, const struct pl_link *link, struct pl_ns *pod,
+	      struct pl_link *peer);
+
+int verb_add(struct pl_ns *host, int argc, char **argv);
+int verb_show(struct pl_ns *host, int argc, char **argv);
+int verb_doctor(struct pl_ns *host, int argc, char **argv);
+
+#endif

@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <argp.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <bpf/btf.h>
+#include <linux/if_link.h>
+#include <netinet/ether.h>
+
+#include "podlink-verbs.h"
+
+struct pl_env env = {
+	.peer_name = "eth0",
+	.kind = PL_NETKIT,
+	.mode = NETKIT_L3,
+	.mtu = -1,
+	.gso_max = -1,
+	.headroom = -1,
+	.tailroom = -1,
+	.policy = NETKIT_PASS,
+	.peer_policy = NETKIT_DROP,
+	.scrub = NETKIT_SCRUB_DEFAULT,
+};
+
+const char *argp_program_version = "podlink (skelkit) 0.1";
+
+/* --- what a verb did --- */
+
+static json_t *changes;
+
+void pl_change(const char *name, const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	if (!changes)
+		changes = json_array();
+	json_array_append_new(changes, json_string(line));
+	if (!env.json)
+		printf("%s: %s%s\n", name, env.dry_run ? "would " : "", line);
+}
+
+int pl_report(const char *name, int rc)
+{
+	bool changed = json_array_size(changes);
+
+	if (rc || !env.json) {
+		json_decref(changes);
+		if (!rc && !changed)
+			printf("%s: unchanged\n", name);
+		return rc;
+	}
+	return json_out(json_pack("{s:s, s:b, s:b, s:o}", "link", name, "dry_run", env.dry_run,
+				  "changed", changed, "changes", changes ?: json_array()))
+		       ? DONE
+		       : FAILED;
+}
+
+int pl_usage(const char *verb, const char *what)
+{
+	complain("%s: %s; see podlink --help", verb, what);
+	return USAGE;
+}
+
+bool pl_ours(const struct pl_link *link)
+{
+	return !strncmp(link->alias, PL_ALIAS, strlen(PL_ALIAS)) &&
+	       (!link->alias[strlen(PL_ALIAS)] || link->alias[strlen(PL_ALIAS)] == ' ') &&
+	       (link->kind == PL_VETH || (link->kind == PL_NETKIT && link->netkit.primary));
+}
+
+int pl_find(struct pl_ns *ns, const char *name, struct pl_link *link)
+{
+	int rc = pl_link_get(ns, name, 0, -1, link);
+
+	if (rc == NOTHING)
+		complain("%s: no such device", name);
+	if (rc || pl_ours(link))
+		return rc;
+	complain("%s: is not a link of podlink, and is left alone", name);
+	return FAILED;
+}
+
+const char *pl_pod_path(const struct pl_link *link)
+{
+	const char *rest = link->alias + strlen(PL_ALIAS);
+
+	return *rest ? rest + 1 : rest;
+}
+
+int pl_pod_of(struct pl_ns *host, const struct pl_link *link, struct pl_ns *pod,
+	      struct pl_link *peer)
+{
+	const char *path = pl_pod_path(link);
+	int fd = *path ? netns_open(path) : -ENOENT, rc;
+
+	pod->fd = -1;
+	if (fd < 0)
+		return NOTHING;
+	rc = pl_ns_open(pod, fd);
+	/* the path may lead elsewhere by now: the pair knows its ends */
+	if (!rc)
+		rc = pl_link_get(pod, NULL, link->peer, -1, peer);
+	if (!rc && (peer->peer != link->ifindex || peer->kind != link->kind))
+		rc = NOTHING;
+	if (rc)
+		pl_ns_close(pod);
+	return rc;
+}
+
+/* --- set --- */
+
+static const struct {
+	const char *name;
+	__u32 min, max;
+	const char *func; /* only a kernel that can has it */
+	const char *patch;
+} settings[] = {
+	{"mtu", 68, 65535, "netkit_change_mtu", "0002-netkit"},
+	{"gso-max", 1500, 524280, "netkit_gso_limits_changed", "0003-net"},
+	{"headroom", 0, 1024, "netkit_update_headroom", "0004-netkit"},
+	{"tailroom", 0, 1024, "netkit_update_headroom", "0004-netkit"},
+};
+
+static bool kernel_has(const char *func)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	bool has = btf && btf__find_by_name_kind(btf, func, BTF_KIND_FUNC) > 0;
+
+	btf__free(btf);
+	return has;
+}
+
+static int set(struct pl_ns *host, int argc, char **argv)
+{
+	struct pl_link_want want = PL_LINK_WANT;
+	struct pl_link link;
+	__u32 value, was;
+	size_t i = 0;
+	int rc;
+
+	while (argc == 3 && i < ARRAY_SIZE(settings) && strcmp(argv[1], settings[i].name))
+		i++;
+	if (argc != 3 || i == ARRAY_SIZE(settings))
+		return pl_usage("set",
+				   "takes NAME, one of mtu, gso-max, headroom and tailroom, and a "
+				   "number");
+	if (!parse_u32(argv[2], settings[i].min, settings[i].max, &value)) {
+		complain("%s: %s is a number from %u to %u", argv[2], argv[1], settings[i].min,
+			 settings[i].max);
+		return USAGE;
+	}
+	rc = pl_find(host, argv[0], &link);
+	if (rc)
+		return rc;
+	if (link.kind != PL_NETKIT) {
+		complain("%s: only netkit carries it to the pod; a veth's ends are set one by one",
+			 argv[0]);
+		return FAILED;
+	}
+	if (!kernel_has(settings[i].func)) {
+		complain("%s: this kernel lacks kernel/podlink/%s, without which the pod's end "
+			 "would not "
+			 "follow; nothing was changed",
+			 argv[0], settings[i].patch);
+		return LACKING;
+	}
+	switch (i) {
+	case 0:
+		was = link.mtu;
+		want.mtu = value;
+		break;
+	case 1:
+		was = link.gso_max;
+		want.gso_max = value;
+		break;
+	case 2:
+		was = link.netkit.headroom;
+		want.headroom = value;
+		break;
+	default:
+		was = link.netkit.tailroom;
+		want.tailroom = value;
+	}
+	if (was != value && !env.dry_run)
+		rc = pl_link_set(host, &link, &want, NULL);
+	if (!rc && was != value)
+		pl_change(argv[0], "change %s from %u to %u", argv[1], was, value);
+	return pl_report(argv[0], rc);
+}
+
+/* --- del --- */
+
+static int del(struct pl_ns *host, int argc, char **argv)
+{
+	struct pl_path path = {.pods = -1};
+	struct pl_link link;
+	__u32 swept = 0;
+	int rc, lock = -1;
+
+	if (argc != 1)
+		return pl_usage("del", "takes NAME");
+	rc = pl_path_open(&path, !env.dry_run);
+	if (!rc && !env.dry_run)
+		rc = pl_lock(&lock);
+	if (!rc) {
+		if (env.ignore_missing && pl_link_get(host, argv[0], 0, -1, &link) == NOTHING)
+			rc = -1;
+		else
+			rc = pl_find(host, argv[0], &link);
+	}
+	if (!rc) {
+		pl_change(argv[0], "delete both ends");
+		if (!env.dry_run)
+			rc = pl_link_del(host, &link) ?: pl_path_del(&path, link.ifindex) ?:
+			     pl_path_sweep(&path, host, false, &swept);
+	}
+	pl_path_close(&path);
+	if (lock >= 0)
+		close(lock);
+	return pl_report(argv[0], rc < 0 ? DONE : rc);
+}
+
+/* --- probe --- */
+
+static int probe(void)
+{
+	struct {
+		const char *what;
+		bool has, needed;
+	} needs[] = {
+		{"netkit (CONFIG_NETKIT of Linux 6.7); else --type veth",
+		 kernel_has("netkit_link_attach") || kernel_has("netkit_xmit"), false},
+		{"tcx (Linux 6.6), for --type veth and --uplink", kernel_has("tcx_link_attach"),
+		 false},
+		{"set mtu (kernel/podlink/0002-netkit)", kernel_has(settings[0].func), false},
+		{"set gso-max (kernel/podlink/0003-net)", kernel_has(settings[1].func), false},
+		{"set headroom, tailroom (kernel/podlink/0004-netkit)",
+		 kernel_has(settings[2].func), false},
+	};
+	json_t *all = json_array();
+	bool ok = needs[0].has || needs[1].has;
+
+	for (size_t i = 0; i < ARRAY_SIZE(needs); i++) {
+		json_array_append_new(
+			all, json_pack("{s:s, s:b}", "what", needs[i].what, "has", needs[i].has));
+		if (!env.json)
+			printf("%-4s %s\n", needs[i].has ? "yes" : "no", needs[i].what);
+	}
+	if (!env.json)
+		json_decref(all);
+	else if (!json_out(json_pack("{s:b, s:o}", "ok", ok, "needs", all)))
+		return FAILED;
+	return ok ? DONE : LACKING;
+}
+
+/* --- main --- */
+
+static const struct {
+	const char *name;
+	int (*run)(struct pl_ns *host, int argc, char **argv);
+} verbs[] = {
+	{"add", verb_add}, {"set", set}, {"show", verb_show},
+	{"del", del}, {"doctor", verb_doctor},
+};
+
+enum {
+	OPT_NETNS = 256,
+	OPT_TYPE,
+	OPT_MODE,
+	OPT_PEER_NAME,
+	OPT_ADDR,
+	OPT_GATEWAY,
+	OPT_MAC,
+	OPT_PEER_MAC,
+	OPT_MTU,
+	OPT_GSO,
+	OPT_HEADROOM,
+	OPT_TAILROOM,
+	OPT_POLICY,
+	OPT_PEER_POLICY,
+	OPT_SCRUB,
+	OPT_FORWARD,
+	OPT_UPLINK,
+	OPT_DRY_RUN,
+	OPT_PROBE,
+	OPT_FIX,
+	OPT_IGNORE,
+};
+
+static const struct argp_option options[] = {
+	{"netns", OPT_NETNS, "POD", 0, "add: the pod's network namespace: a name or a path", 0},
+	{"type", OPT_TYPE, "KIND", 0, "add: netkit (default) or veth", 0},
+	{"mode", OPT_MODE, "MODE", 0, "add: l3 (default) or l2, with MACs and ARP", 0},
+	{"peer-name", OPT_PEER_NAME, "NAME", 0, "add: of the device in the pod (default eth0)", 0},
+	{"addr", OPT_ADDR, "CIDR", 0, "add: an address of the pod; up to 16", 0},
+	{"gateway", OPT_GATEWAY, "ADDR", 0, "add: the pod's default route; one of each family", 0},
+	{"mac", OPT_MAC, "MAC", 0, "add: of the host's end", 0},
+	{"peer-mac", OPT_PEER_MAC, "MAC", 0, "add: of the pod's end", 0},
+	{"mtu", OPT_MTU, "BYTES", 0, "add: of both ends", 0},
+	{"gso-max", OPT_GSO, "BYTES", 0, "add: of both ends and families, for BIG TCP", 0},
+	{"headroom", OPT_HEADROOM, "BYTES", 0, "add: kept free in front of packets", 0},
+	{"tailroom", OPT_TAILROOM, "BYTES", 0, "add: kept free behind packets", 0},
+	{"policy", OPT_POLICY, "VERDICT", 0,
+	 "add: pass (default) or drop to the pod where no program decides", 0},
+	{"peer-policy", OPT_PEER_POLICY, "VERDICT", 0,
+	 "add: pass or drop (default) from the pod where no program decides", 0},
+	{"scrub", OPT_SCRUB, "WHAT", 0, "add: none, so that mark and priority survive, or default",
+	 0},
+	{"forward", OPT_FORWARD, NULL, 0, "add: the datapath between pods", 0},
+	{"uplink", OPT_UPLINK, "DEV", 0, "add: and to the world by this device", 0},
+	{"ignore-missing", OPT_IGNORE, NULL, 0, "del: nothing there is fine", 0},
+	{"fix", OPT_FIX, NULL, 0, "doctor: remove what is ours and dead", 0},
+	{"json", 'j', NULL, 0, "print JSON", 0},
+	{"dry-run", OPT_DRY_RUN, NULL, 0, "say what would change", 0},
+	{"probe", OPT_PROBE, NULL, 0, "say what this kernel has of what podlink needs", 0},
+	{"verbose", 'v', NULL, 0, "show libbpf's warnings; twice: all it says", 0},
+	{}};
+
+static struct {
+	char **arg;
+	int n;
+} words;
+
+/* One of two words: whether it is the first. */
+static bool choice(struct argp_state *state, const char *option, const char *arg, const char *one,
+		   const char *other)
+{
+	if (strcmp(arg, one) && strcmp(arg, other))
+		argp_error(state, "--%s takes %s or %s", option, one, other);
+	return !strcmp(arg, one);
+}
+
+static __s64 bytes(struct argp_state *state, const char *option, const char *arg, __u32 min,
+		   __u32 max)
+{
+	__u32 n = 0;
+
+	if (!parse_u32(arg, min, max, &n))
+		argp_error(state, "--%s takes a number from %u to %u", option, min, max);
+	return n;
+}
+
+static void mac_arg(struct argp_state *state, const char *arg, __u8 *mac, bool *has)
+{
+	const struct ether_addr *a = ether_aton(arg);
+
+	if (!a || a->ether_addr_octet[0] & 1)
+		argp_error(state, "%s: not the MAC of a station", arg);
+	else
+		memcpy(mac, a->ether_addr_octet, 6);
+	*has = true;
+}
+
+static error_t parse_opt(int key, char *arg, struct argp_state *state)
+{
+	switch (key) {
+	case OPT_NETNS:
+		env.netns = arg;
+		break;
+	case OPT_TYPE:
+		env.kind = choice(state, "type", arg, "netkit", "veth") ? PL_NETKIT : PL_VETH;
+		break;
+	case OPT_MODE:
+		env.mode = choice(state, "mode", arg, "l2", "l3") ? NETKIT_L2 : NETKIT_L3;
+		env.of_netkit = true;
+		break;
+	case OPT_PEER_NAME:
+		env.peer_name = arg;
+		break;
+	case OPT_ADDR:
+		if (env.naddr == PL_ADDRS_MAX)
+			argp_error(state, "--addr can be given %d times", PL_ADDRS_MAX);
+		else if (!pl_cidr_parse(arg, &env.addr[env.naddr++]))
+			argp_error(state,
+				   "--addr: %s: not an address with the length of its prefix", arg);
+		break;
+	case OPT_GATEWAY:
+		if (env.ngateway == 2 || !pl_cidr_parse(arg, &env.gateway[env.ngateway]) ||
+		    strchr(arg, '/') ||
+		    (env.ngateway && env.gateway[0].family == env.gateway[1].family))
+			argp_error(state,
+				   "--gateway: %s: not an address, or a second one of its family",
+				   arg);
+		env.ngateway++;
+		break;
+	case OPT_MAC:
+		mac_arg(state, arg, env.mac, &env.has_mac);
+		break;
+	case OPT_PEER_MAC:
+		mac_arg(state, arg, env.peer_mac, &env.has_peer_mac);
+		break;
+	case OPT_MTU:
+		env.mtu = bytes(state, "mtu", arg, 68, 65535);
+		break;
+	case OPT_GSO:
+		env.gso_max = bytes(state, "gso-max", arg, 1500, 524280);
+		break;
+	case OPT_HEADROOM:
+		env.headroom = bytes(state, "headroom", arg, 0, 65535);
+		break;
+	case OPT_TAILROOM:
+		env.tailroom = bytes(state, "tailroom", arg, 0, 65535);
+		break;
+	case OPT_POLICY:
+		env.policy =
+			choice(state, "policy", arg, "pass", "drop") ? NETKIT_PASS : NETKIT_DROP;
+		env.of_netkit = true;
+		break;
+	case OPT_PEER_POLICY:
+		env.peer_policy = choice(state, "peer-policy", arg, "pass", "drop") ? NETKIT_PASS
+										    : NETKIT_DROP;
+		env.of_netkit = true;
+		break;
+	case OPT_SCRUB:
+		env.scrub = choice(state, "scrub", arg, "none", "default") ? NETKIT_SCRUB_NONE
+									   : NETKIT_SCRUB_DEFAULT;
+		env.of_netkit = true;
+		break;
+	case OPT_FORWARD:
+		env.forward = true;
+		break;
+	case OPT_UPLINK:
+		env.uplink = arg;
+		break;
+	case OPT_IGNORE:
+		env.ignore_missing = true;
+		break;
+	case OPT_FIX:
+		env.fix = true;
+		break;
+	case 'j':
+		env.json = true;
+		break;
+	case OPT_DRY_RUN:
+		env.dry_run = true;
+		break;
+	case OPT_PROBE:
+		env.probe = true;
+		break;
+	case 'v':
+		verbosity++;
+		break;
+	case ARGP_KEY_ARG:
+		words.arg[words.n++] = arg;
+		break;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+	return 0;
+}
+
+static const char args_doc[] = "add NAME --netns POD\nset NAME mtu|gso-max|headroom|tailroom N\n"
+			       "show [NAME]\ndel NAME\ndoctor";
+
+static const char doc[] =
+	"Links for pods, by netkit or veth, and the datapath between them.\v"
+	"NAME: of the device on the host.\n"
+	"Exit codes: 0 done or already so, 1 failed, 2 usage or bad input, 3 nothing matched, "
+	"4 the kernel lacks something.\n\n"
+	"EXAMPLES\n"
+	"  podlink add web0 --netns web --addr 10.0.0.2/32 --gateway 10.0.0.1 --forward --uplink "
+	"eth0\n"
+	"  podlink show web0 -j\n"
+	"  podlink set web0 mtu 9000\n"
+	"  podlink del web0\n";
+
+int main(int argc, char **argv)
+{
+	static const struct argp argp = {options, parse_opt, args_doc, doc, NULL, NULL, NULL};
+	struct pl_ns host = {.fd = -1};
+	int rc = -1;
+
+	words.arg = calloc(argc + 1ul, sizeof(*words.arg));
+	if (!words.arg)
+		return FAILED;
+	argv[0] = program_invocation_short_name;
+	argp_err_exit_status = USAGE;
+	if (argp_parse(&argp, argc, argv, 0, NULL, NULL))
+		return USAGE;
+	libbpf_set_print(libbpf_printer);
+	if (env.probe) {
+		rc = words.n ? pl_usage("--probe", "takes no arguments") : probe();
+	} else if (words.n) {
+		size_t i = 0;
+
+		while (i < ARRAY_SIZE(verbs) && strcmp(words.arg[0], verbs[i].name))
+			i++;
+		if (i == ARRAY_SIZE(verbs))
+			rc = pl_usage(words.arg[0], "no such verb");
+		else
+			rc = pl_ns_open(&host, -1)
+				     ?: verbs[i].run(&host, words.n - 1, words.arg + 1);
+		pl_ns_close(&host);
+	}
+	free(words.arg);
+	if (rc >= 0 && (!fflush(stdout) || rc))
+		return rc;
+	if (!rc) {
+		complain_err(errno, "standard output", "cannot write");
+		return FAILED;
+	}
+	argp_help(&argp, stderr, ARGP_HELP_STD_USAGE, (char *)"podlink");
+	return USAGE;
+}
