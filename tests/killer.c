@@ -17,13 +17,14 @@
 static void usage(void)
 {
 	fprintf(stderr,
-		"usage: killer -a NETNS -b NETNS [-o] [-r N] [-s SETUP] [-u CHECK] -A COMMAND [-B COMMAND] FLOW...\n"
+		"usage: killer [-a NETNS -b NETNS] [-o] [-r N] [-s SETUP] [-u CHECK] -A COMMAND [-B COMMAND] [FLOW...]\n"
 		"-A, -B  what puts rule set a, b in force; a run picks the set that is not in force\n"
 		"-r      kill N times, before whichever call, at random\n"
 		"-s      before each run\n"
 		"-u      after each kill, must exit with 0; so must -A and -B when not killed\n"
 		"-o      all flows may also pass: nothing is attached yet\n"
-		"FLOW    as for traffic, want 'a': passes with set a; 'b'; 'pass': with both; 'drop': never\n"
+		"FLOW    as for traffic, want 'a': passes with set a; 'b'; 'pass': with both; 'drop': never;\n"
+		"        without any, only CHECK judges\n"
 		"Commands are split at blanks, without a shell. Prints the number of kills.\n");
 	exit(2);
 }
@@ -145,8 +146,11 @@ static bool run_killed(char **argv, int n, int *status)
 static char in_force(struct flow *flows, int n, int ns[2], bool open)
 {
 	bool a = true, b = true, o = open;
-	enum want want[n];
+	enum want want[n + 1];
 	int i;
+
+	if (!n)
+		return 'o';
 
 	for (i = 0; i < n; i++) {
 		want[i] = flows[i].want;
@@ -202,7 +206,7 @@ int main(int argc, char **argv)
 		}
 	}
 	n = argc - optind;
-	if (n < 1 || !load[0])
+	if (!load[0] || (!n && (load[1] || !check)))
 		usage();
 	own = netns_open("/proc/self/ns/net");
 	for (i = 0; i < 2; i++)
@@ -217,7 +221,7 @@ int main(int argc, char **argv)
 	 * On one CPU packets stay in order: when the last flow, one that is to pass,
 	 * has its answer, so have those before it, or never will.
 	 */
-	if (flows[n - 1].want != WANT_PASS)
+	if (n && flows[n - 1].want != WANT_PASS)
 		errx(2, "the last flow must be one that passes with both sets");
 	grace_ms = 5;
 	srand(now_ns());
@@ -257,7 +261,7 @@ int main(int argc, char **argv)
 			errx(1, "before call %d of %s %s: neither old (%c) nor new set in force",
 			     done[to], load[to][0], load[to][1], was);
 		}
-		if (finished && set != 'a' + to)
+		if (n && finished && set != 'a' + to)
 			errx(1, "%s %s ended well, but its set is not in force", load[to][0],
 			     load[to][1]);
 		netns_enter(own);
