@@ -20,8 +20,8 @@
  * The stack keeps what only it can do: the host's own addresses, multicast, packets
  * whose hop limit ends here or that do not fit (it answers them with ICMP errors), what
  * has no route, and what the pod sends with an address that is not its own: the host's
- * rp_filter and firewall are not for it to get around. A packet that moves on loses one from its TTL or hop limit,
- * as with any router.
+ * rp_filter and firewall are not for it to get around. A packet that moves on loses one
+ * from its TTL or hop limit, as with any router.
  *
  * What is left to the stack is left to the programs behind this one first. What is
  * redirected they do not see, nor does netkit/primary see what comes in by the uplink:
