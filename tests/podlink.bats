@@ -66,6 +66,8 @@ left() {
 	done
 }
 
+gone() { [ ! -e "/sys/class/net/$x" ]; }
+
 # everywhere ADD-OPTION-A... -- ADD-OPTION-B...: all paths between the pods, the host and the
 # world, by the shortest way, and counters that add up
 everywhere() {
@@ -239,11 +241,67 @@ everywhere() {
 	[[ $output == *unchanged* ]]
 	pl 0 doctor
 	[ -z "$output" ]
+	pl 1 add "$x" --netns "$a" "${to_a[@]}" --forward --uplink "$up"
+	[[ $stderr == *"another uplink"* ]]
+	pl 0 add "$x" --netns "$a" "${to_a[@]}" --addr 10.0.0.4/32 --forward
+	[[ $output == *complete* ]]
+	probe "/proc/self/ns/net" "$a" 'udp 192.0.2.1 > 10.0.0.4:9 = pass'
+	pl 0 show "$x" -j
+	json '.links[0].forward.addresses | index("10.0.0.4")'
+	# a route of others is in the way
+	ip route add 10.0.0.5/32 dev "$up"
+	pl 1 add "$y" --netns "$b" --addr 10.0.0.5/32
+	[[ $stderr == *"10.0.0.5 by device"* ]]
+	[ ! -e "/sys/class/net/$y" ]
+	ip route del 10.0.0.5/32
 	ip -n "$a" link set eth0 mtu 1400
 	pl 1 doctor
 	[[ $output == *"MTU 1500 on the host, 1400 in the pod"* ]]
-	pl 0 doctor --json || :
+	pl 1 doctor --json
+	json '.ok | not'
 	pl 0 del "$x"
+	left
+}
+
+@test "podlink: netpol in front of it, in both orders of attach" {
+	requires root kernel:6.7 tool:jq
+	np() { tool 0 "$B/netpol" "$@"; }
+	printf '%s\n' 'default deny' 'allow in udp to port 9' 'allow out udp to port 9' \
+		'allow in icmp6' 'allow out icmp6' >"$BATS_TEST_TMPDIR/policy"
+	judged() {
+		probe "$a" "$b" 'udp 10.0.0.2 > 10.0.0.3:8 = drop' 'udp [fd00::2] > [fd00::3]:8 = drop' \
+			'udp 10.0.0.2 > 10.0.0.3:9 = pass' 'udp [fd00::2] > [fd00::3]:9 = pass' \
+			'udp 10.0.0.3 > 10.0.0.2:9 = pass' 'tcp 10.0.0.3 > 10.0.0.2:9 = drop'
+	}
+	pl 0 add "$y" --netns "$b" "${to_b[@]}" --forward --uplink "$up"
+	# podlink first
+	pl 0 add "$x" --netns "$a" "${to_a[@]}" --forward --uplink "$up"
+	np attach netkit-peer "$x" --policy "$BATS_TEST_TMPDIR/policy"
+	pl 1 doctor
+	[[ $output == *"is behind podlink's"* ]]
+	np attach netkit-peer "$x" --first
+	np attach netkit-primary "$x" --first
+	pl 0 doctor
+	judged
+	pl 0 del "$x"
+	np doctor --fix
+	# netpol first
+	pl 0 add "$x" --netns "$a" "${to_a[@]}"
+	np attach netkit-peer "$x" --policy "$BATS_TEST_TMPDIR/policy"
+	np attach netkit-primary "$x"
+	pl 0 add "$x" --netns "$a" "${to_a[@]}" --forward --uplink "$up"
+	pl 0 doctor
+	judged
+	# the pod's namespace takes the pins of both along
+	ip netns del "$a"
+	wait_for 10 gone
+	pl 0 doctor --fix
+	tool 0 "$B/netpol" doctor --fix
+	dirs=("$PIN"/podlink/ns*/if*)
+	((${#dirs[@]} == 1))
+	for f in "$PIN"/netpol/*; do fail "left behind: $f"; done
+	pl 0 del "$y"
+	ip netns add "$a"
 	left
 }
 
@@ -324,7 +382,6 @@ everywhere() {
 		pl 0 add "$y" --netns "$b" "${to_b[@]}" --forward --uplink "$up"
 		probe "$a" "$b" 'udp 10.0.0.2 > 10.0.0.3:9 = pass'
 	}
-	gone() { [ ! -e "/sys/class/net/$x" ]; }
 	swept() {
 		wait_for 10 gone
 		pl 0 doctor

@@ -75,7 +75,9 @@ static int pod_side(struct pl_ns *pod, const struct pl_link *peer, bool *changed
 
 static int host_side(struct pl_ns *host, const struct pl_link *link, bool *changed)
 {
+	char text[46];
 	int rc = DONE;
+	__u32 by;
 
 	if (env.forward)
 		rc = let_forward(link->name);
@@ -83,6 +85,11 @@ static int host_side(struct pl_ns *host, const struct pl_link *link, bool *chang
 		struct pl_cidr one = single(&env.addr[i]);
 
 		rc = pl_route_add(host, link->ifindex, &one, NULL, changed);
+		if (rc || pl_route_get(host, &one.addr, &by) || by == link->ifindex)
+			continue;
+		complain("%s: the host reaches %s by device %u; remove that route first",
+			 link->name, pl_addr_text(&one.addr, text), by);
+		rc = FAILED;
 	}
 	return rc;
 }
@@ -248,6 +255,7 @@ static const char *differs(const struct pl_link *link, const struct pl_link *pee
 /* The link is there: complete it, or say why it is another. */
 static int make_again(struct pl_ns *host, struct pl_path *path, struct pl_link *link, __u32 uplink)
 {
+	struct pl_path_info info;
 	struct pl_forward fwd;
 	struct pl_link peer;
 	struct pl_ns pod;
@@ -263,6 +271,9 @@ static int make_again(struct pl_ns *host, struct pl_path *path, struct pl_link *
 	if (rc)
 		return rc;
 	what = strcmp(pl_pod_path(link), env.netns) ? "pod" : differs(link, &peer);
+	if (!what && env.forward && pl_path_has(path, link->ifindex) &&
+	    !pl_path_info(path, link->ifindex, &info) && info.uplink != uplink)
+		what = "uplink";
 	if (what) {
 		complain("%s: is there already, with another %s; podlink set or del it first",
 			 link->name, what);
@@ -271,11 +282,13 @@ static int make_again(struct pl_ns *host, struct pl_path *path, struct pl_link *
 		rc = DONE;
 	} else {
 		rc = pod_side(&pod, &peer, &changed);
+		forward_init(&fwd, link, &peer, uplink);
 		if (!rc && env.forward && !pl_path_has(path, link->ifindex)) {
-			forward_init(&fwd, link, &peer, uplink);
 			rc = pl_path_add(path, host, link->name, link->ifindex, link->ifindex,
 					 &fwd);
 			changed = true;
+		} else if (!rc && env.forward) {
+			rc = pl_path_enter(path, link->name, link->ifindex, &fwd, &changed);
 		}
 		if (!rc)
 			rc = host_side(host, link, &changed);

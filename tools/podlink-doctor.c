@@ -26,6 +26,7 @@ static void __attribute__((format(printf, 2, 3))) finding(bool is_bad, const cha
 
 static void examine(struct pl_ns *host, const struct pl_path *path, const struct pl_link *link)
 {
+	struct pl_path_info info;
 	struct pl_addr *addrs;
 	struct pl_link peer;
 	struct pl_ns pod;
@@ -55,6 +56,11 @@ static void examine(struct pl_ns *host, const struct pl_path *path, const struct
 	    !pl_path_has(path, link->ifindex))
 		finding(false, "%s: what the pod sends is dropped unless a program decides",
 			link->name);
+	if (!pl_path_info(path, link->ifindex, &info) && pl_path_behind(link, &info))
+		finding(true,
+			"%s: program %u is behind podlink's and does not see what is redirected; "
+			"attach it in front, as with netpol attach --first",
+			link->name, pl_path_behind(link, &info));
 	if (pl_path_addrs(path, link->ifindex, &addrs, &n))
 		return;
 	for (size_t i = 0; i < n; i++)

@@ -251,7 +251,8 @@ static int attach_uplink(struct pl_path *path, const struct pl_ns *host, struct 
 	return err;
 }
 
-static int enter_addrs(struct pl_path *path, __u32 ifindex, const struct pl_forward *fwd)
+int pl_path_enter(struct pl_path *path, const char *name, __u32 ifindex,
+		  const struct pl_forward *fwd, bool *changed)
 {
 	struct pl_pod pod = {.ifindex = ifindex}, was;
 
@@ -261,19 +262,24 @@ static int enter_addrs(struct pl_path *path, __u32 ifindex, const struct pl_forw
 		const struct pl_addr *addr = &fwd->addrs[i].addr;
 		char text[46];
 
-		if (!bpf_map_lookup_elem(path->pods, addr, &was) && was.ifindex != ifindex) {
-			complain("%s: is an address of the pod behind device %u",
-				 pl_addr_text(addr, text), was.ifindex);
-			return -EADDRINUSE;
+		pl_addr_text(addr, text);
+		if (!bpf_map_lookup_elem(path->pods, addr, &was)) {
+			if (!memcmp(&was, &pod, sizeof(pod)))
+				continue;
+			if (was.ifindex != ifindex) {
+				complain("%s: %s is an address of the pod behind device %u", name,
+					 text, was.ifindex);
+				return FAILED;
+			}
 		}
-		if (bpf_map_update_elem(path->pods, addr, &pod, BPF_ANY)) {
-			if (errno == E2BIG)
-				complain("%s: the table of 65536 addresses is full",
-					 pl_addr_text(addr, text));
-			return -errno;
-		}
+		*changed = true;
+		if (!bpf_map_update_elem(path->pods, addr, &pod, BPF_ANY))
+			continue;
+		complain_err(errno, name, "cannot enter %s%s", text,
+			     errno == E2BIG ? ": the table of 65536 addresses is full" : "");
+		return FAILED;
 	}
-	return 0;
+	return DONE;
 }
 
 int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name, __u32 at,
@@ -282,8 +288,9 @@ int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name
 	struct podlink *skel = podlink__open();
 	struct bpf_program *uplink;
 	const char *what = "cannot load the programs";
+	bool changed = false;
 	pl_name dir;
-	int err = skel ? 0 : -errno;
+	int err = skel ? 0 : -errno, rc = DONE;
 
 	link_dir(dir, path, ifindex);
 	if (err)
@@ -325,16 +332,14 @@ int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name
 		what = "cannot attach to the uplink";
 		err = attach_uplink(path, host, skel, dir, fwd->uplink);
 	}
-	if (!err) {
-		what = "cannot enter the addresses";
-		err = enter_addrs(path, ifindex, fwd);
-	}
-	if (err)
+	if (!err)
+		rc = pl_path_enter(path, name, ifindex, fwd, &changed);
+	if (err || rc)
 		pl_path_del(path, ifindex);
 out:
 	podlink__destroy(skel);
 	if (!err)
-		return DONE;
+		return rc;
 	complain_err(err, name, "%s%s", what,
 		     err == -EACCES  ? " (without CAP_PERFMON the verifier refuses them)"
 		     : verbosity < 2 ? " (-vv shows more)"
@@ -484,4 +489,21 @@ int pl_path_info(const struct pl_path *path, __u32 ifindex, struct pl_path_info 
 	if (fd >= 0)
 		close(fd);
 	return DONE;
+}
+
+__u32 pl_path_behind(const struct pl_link *link, const struct pl_path_info *info)
+{
+	__u32 ids[64];
+	LIBBPF_OPTS(bpf_prog_query_opts, opts, .prog_ids = ids, .prog_cnt = 64);
+	bool seen = false;
+
+	if (bpf_prog_query_opts(link->ifindex,
+				link->kind == PL_NETKIT ? BPF_NETKIT_PEER : BPF_TCX_INGRESS, &opts))
+		return 0;
+	for (__u32 i = 0; i < opts.count; i++) {
+		if (seen)
+			return ids[i];
+		seen = ids[i] == info->peer_prog;
+	}
+	return 0;
 }

@@ -50,6 +50,9 @@ struct pl_forward {
  */
 int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name, __u32 at,
 		__u32 ifindex, const struct pl_forward *fwd);
+/* Enter what the table lacks of the addresses; *changed tells whether that was anything. */
+int pl_path_enter(struct pl_path *path, const char *name, __u32 ifindex,
+		  const struct pl_forward *fwd, bool *changed);
 /* The pins and the addresses of a link, whether alive or not. */
 int pl_path_del(struct pl_path *path, __u32 ifindex);
 bool pl_path_has(const struct pl_path *path, __u32 ifindex);
@@ -68,6 +71,8 @@ struct pl_path_info {
 };
 
 int pl_path_info(const struct pl_path *path, __u32 ifindex, struct pl_path_info *info);
+/* The id of a program that runs behind ours, and so misses what it redirects; 0: none. */
+__u32 pl_path_behind(const struct pl_link *link, const struct pl_path_info *info);
 /* The addresses of a link in the table; to be freed. */
 int pl_path_addrs(const struct pl_path *path, __u32 ifindex, struct pl_addr **addrs, size_t *n);
 #endif
