@@ -412,21 +412,38 @@ struct sweep {
 	__u32 dead, alive;
 };
 
+/* 1: its device is on the host, 0: it is not, -errno: cannot tell, and so not ours to remove */
+static int is_alive(struct pl_ns *host, const char *dir, __u32 ifindex)
+{
+	__u32 peer, primary, prog;
+	struct pl_link link;
+	/* for a netkit link of the peer's programs the index is that in the pod */
+	int err =
+		link_info(dir, "peer", &peer, &prog) ?: link_info(dir, "primary", &primary, &prog);
+
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	if (!peer || primary != ifindex)
+		return 0;
+	switch (pl_link_get(host, NULL, ifindex, -1, &link)) {
+	case DONE:
+		return link.kind != PL_OTHER;
+	case NOTHING:
+		return 0;
+	}
+	return -EIO;
+}
+
 static int sweep_one(const struct pl_path *path, const char *dir, __u32 ifindex, void *ctx)
 {
 	struct sweep *s = ctx;
-	__u32 peer, primary, prog;
-	struct pl_link link;
+	int alive = is_alive(s->host, dir, ifindex);
 
-	/* for a netkit link of the peer's programs this is the index in the pod */
-	if (!link_info(dir, "peer", &peer, &prog) && peer &&
-	    !link_info(dir, "primary", &primary, &prog) && primary == ifindex &&
-	    !pl_link_get(s->host, NULL, ifindex, -1, &link) && link.kind != PL_OTHER) {
-		s->alive++;
-		return 0;
-	}
-	s->dead++;
-	return s->dry_run ? 0 : pl_path_del((struct pl_path *)path, ifindex);
+	if (alive < 0)
+		return alive;
+	s->alive += alive;
+	s->dead += !alive;
+	return alive || s->dry_run ? 0 : pl_path_del((struct pl_path *)path, ifindex);
 }
 
 int pl_path_sweep(struct pl_path *path, struct pl_ns *host, bool dry_run, __u32 *n)
