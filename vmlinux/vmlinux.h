@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 187a4e2b209b, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id cd834c89b3e2, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -425,9 +425,47 @@ enum {
 };
 
 enum {
+	BRIDGE_XSTATS_UNSPEC = 0,
+	BRIDGE_XSTATS_VLAN = 1,
+	BRIDGE_XSTATS_MCAST = 2,
+	BRIDGE_XSTATS_PAD = 3,
+	BRIDGE_XSTATS_STP = 4,
+	__BRIDGE_XSTATS_MAX = 5,
+};
+
+enum {
+	BR_FDB_LOCAL = 0,
+	BR_FDB_STATIC = 1,
+	BR_FDB_STICKY = 2,
+	BR_FDB_ADDED_BY_USER = 3,
+	BR_FDB_ADDED_BY_EXT_LEARN = 4,
+	BR_FDB_OFFLOADED = 5,
+	BR_FDB_NOTIFY = 6,
+	BR_FDB_NOTIFY_INACTIVE = 7,
+	BR_FDB_LOCKED = 8,
+	BR_FDB_DYNAMIC_LEARNED = 9,
+};
+
+enum {
+	BR_GROUPFWD_STP = 1,
+	BR_GROUPFWD_MACPAUSE = 2,
+	BR_GROUPFWD_LACP = 4,
+};
+
+enum {
 	BR_MCAST_DIR_RX = 0,
 	BR_MCAST_DIR_TX = 1,
 	BR_MCAST_DIR_SIZE = 2,
+};
+
+enum {
+	BR_VLFLAG_PER_PORT_STATS = 1,
+	BR_VLFLAG_ADDED_BY_SWITCHDEV = 2,
+	BR_VLFLAG_MCAST_ENABLED = 4,
+	BR_VLFLAG_GLOBAL_MCAST_ENABLED = 8,
+	BR_VLFLAG_NEIGH_SUPPRESS_ENABLED = 16,
+	BR_VLFLAG_TAGGING_BY_SWITCHDEV = 32,
+	BR_VLFLAG_NEIGH_FORWARD_GRAT_ENABLED = 64,
 };
 
 enum {
@@ -1203,6 +1241,23 @@ enum {
 };
 
 enum {
+	ETHTOOL_A_TUNNEL_UDP_ENTRY_UNSPEC = 0,
+	ETHTOOL_A_TUNNEL_UDP_ENTRY_PORT = 1,
+	ETHTOOL_A_TUNNEL_UDP_ENTRY_TYPE = 2,
+	__ETHTOOL_A_TUNNEL_UDP_ENTRY_CNT = 3,
+	ETHTOOL_A_TUNNEL_UDP_ENTRY_MAX = 2,
+};
+
+enum {
+	ETHTOOL_A_TUNNEL_UDP_TABLE_UNSPEC = 0,
+	ETHTOOL_A_TUNNEL_UDP_TABLE_SIZE = 1,
+	ETHTOOL_A_TUNNEL_UDP_TABLE_TYPES = 2,
+	ETHTOOL_A_TUNNEL_UDP_TABLE_ENTRY = 3,
+	__ETHTOOL_A_TUNNEL_UDP_TABLE_CNT = 4,
+	ETHTOOL_A_TUNNEL_UDP_TABLE_MAX = 3,
+};
+
+enum {
 	ETHTOOL_A_WOL_UNSPEC = 0,
 	ETHTOOL_A_WOL_HEADER = 1,
 	ETHTOOL_A_WOL_MODES = 2,
@@ -1332,6 +1387,11 @@ enum {
 enum {
 	EVENT_TRIGGER_FL_PROBE = 1,
 	EVENT_TRIGGER_FL_COUNT = 2,
+};
+
+enum {
+	FDB_NOTIFY_BIT = 1,
+	FDB_NOTIFY_INACTIVE_BIT = 2,
 };
 
 enum {
@@ -1727,6 +1787,14 @@ enum {
 };
 
 enum {
+	IFLA_BRIDGE_VLAN_TUNNEL_UNSPEC = 0,
+	IFLA_BRIDGE_VLAN_TUNNEL_ID = 1,
+	IFLA_BRIDGE_VLAN_TUNNEL_VID = 2,
+	IFLA_BRIDGE_VLAN_TUNNEL_FLAGS = 3,
+	__IFLA_BRIDGE_VLAN_TUNNEL_MAX = 4,
+};
+
+enum {
 	IFLA_BRPORT_UNSPEC = 0,
 	IFLA_BRPORT_STATE = 1,
 	IFLA_BRPORT_PRIORITY = 2,
@@ -1774,6 +1842,61 @@ enum {
 	IFLA_BRPORT_BACKUP_NHID = 44,
 	IFLA_BRPORT_NEIGH_FORWARD_GRAT = 45,
 	__IFLA_BRPORT_MAX = 46,
+};
+
+enum {
+	IFLA_BR_UNSPEC = 0,
+	IFLA_BR_FORWARD_DELAY = 1,
+	IFLA_BR_HELLO_TIME = 2,
+	IFLA_BR_MAX_AGE = 3,
+	IFLA_BR_AGEING_TIME = 4,
+	IFLA_BR_STP_STATE = 5,
+	IFLA_BR_PRIORITY = 6,
+	IFLA_BR_VLAN_FILTERING = 7,
+	IFLA_BR_VLAN_PROTOCOL = 8,
+	IFLA_BR_GROUP_FWD_MASK = 9,
+	IFLA_BR_ROOT_ID = 10,
+	IFLA_BR_BRIDGE_ID = 11,
+	IFLA_BR_ROOT_PORT = 12,
+	IFLA_BR_ROOT_PATH_COST = 13,
+	IFLA_BR_TOPOLOGY_CHANGE = 14,
+	IFLA_BR_TOPOLOGY_CHANGE_DETECTED = 15,
+	IFLA_BR_HELLO_TIMER = 16,
+	IFLA_BR_TCN_TIMER = 17,
+	IFLA_BR_TOPOLOGY_CHANGE_TIMER = 18,
+	IFLA_BR_GC_TIMER = 19,
+	IFLA_BR_GROUP_ADDR = 20,
+	IFLA_BR_FDB_FLUSH = 21,
+	IFLA_BR_MCAST_ROUTER = 22,
+	IFLA_BR_MCAST_SNOOPING = 23,
+	IFLA_BR_MCAST_QUERY_USE_IFADDR = 24,
+	IFLA_BR_MCAST_QUERIER = 25,
+	IFLA_BR_MCAST_HASH_ELASTICITY = 26,
+	IFLA_BR_MCAST_HASH_MAX = 27,
+	IFLA_BR_MCAST_LAST_MEMBER_CNT = 28,
+	IFLA_BR_MCAST_STARTUP_QUERY_CNT = 29,
+	IFLA_BR_MCAST_LAST_MEMBER_INTVL = 30,
+	IFLA_BR_MCAST_MEMBERSHIP_INTVL = 31,
+	IFLA_BR_MCAST_QUERIER_INTVL = 32,
+	IFLA_BR_MCAST_QUERY_INTVL = 33,
+	IFLA_BR_MCAST_QUERY_RESPONSE_INTVL = 34,
+	IFLA_BR_MCAST_STARTUP_QUERY_INTVL = 35,
+	IFLA_BR_NF_CALL_IPTABLES = 36,
+	IFLA_BR_NF_CALL_IP6TABLES = 37,
+	IFLA_BR_NF_CALL_ARPTABLES = 38,
+	IFLA_BR_VLAN_DEFAULT_PVID = 39,
+	IFLA_BR_PAD = 40,
+	IFLA_BR_VLAN_STATS_ENABLED = 41,
+	IFLA_BR_MCAST_STATS_ENABLED = 42,
+	IFLA_BR_MCAST_IGMP_VERSION = 43,
+	IFLA_BR_MCAST_MLD_VERSION = 44,
+	IFLA_BR_VLAN_STATS_PER_PORT = 45,
+	IFLA_BR_MULTI_BOOLOPT = 46,
+	IFLA_BR_MCAST_QUERIER_STATE = 47,
+	IFLA_BR_FDB_N_LEARNED = 48,
+	IFLA_BR_FDB_MAX_LEARNED = 49,
+	IFLA_BR_STP_MODE = 50,
+	__IFLA_BR_MAX = 51,
 };
 
 enum {
@@ -2060,6 +2183,45 @@ enum {
 	IFLA_VLAN_INGRESS_QOS = 4,
 	IFLA_VLAN_PROTOCOL = 5,
 	__IFLA_VLAN_MAX = 6,
+};
+
+enum {
+	IFLA_VXLAN_UNSPEC = 0,
+	IFLA_VXLAN_ID = 1,
+	IFLA_VXLAN_GROUP = 2,
+	IFLA_VXLAN_LINK = 3,
+	IFLA_VXLAN_LOCAL = 4,
+	IFLA_VXLAN_TTL = 5,
+	IFLA_VXLAN_TOS = 6,
+	IFLA_VXLAN_LEARNING = 7,
+	IFLA_VXLAN_AGEING = 8,
+	IFLA_VXLAN_LIMIT = 9,
+	IFLA_VXLAN_PORT_RANGE = 10,
+	IFLA_VXLAN_PROXY = 11,
+	IFLA_VXLAN_RSC = 12,
+	IFLA_VXLAN_L2MISS = 13,
+	IFLA_VXLAN_L3MISS = 14,
+	IFLA_VXLAN_PORT = 15,
+	IFLA_VXLAN_GROUP6 = 16,
+	IFLA_VXLAN_LOCAL6 = 17,
+	IFLA_VXLAN_UDP_CSUM = 18,
+	IFLA_VXLAN_UDP_ZERO_CSUM6_TX = 19,
+	IFLA_VXLAN_UDP_ZERO_CSUM6_RX = 20,
+	IFLA_VXLAN_REMCSUM_TX = 21,
+	IFLA_VXLAN_REMCSUM_RX = 22,
+	IFLA_VXLAN_GBP = 23,
+	IFLA_VXLAN_REMCSUM_NOPARTIAL = 24,
+	IFLA_VXLAN_COLLECT_METADATA = 25,
+	IFLA_VXLAN_LABEL = 26,
+	IFLA_VXLAN_GPE = 27,
+	IFLA_VXLAN_TTL_INHERIT = 28,
+	IFLA_VXLAN_DF = 29,
+	IFLA_VXLAN_VNIFILTER = 30,
+	IFLA_VXLAN_LOCALBYPASS = 31,
+	IFLA_VXLAN_LABEL_POLICY = 32,
+	IFLA_VXLAN_RESERVED_BITS = 33,
+	IFLA_VXLAN_MC_ROUTE = 34,
+	__IFLA_VXLAN_MAX = 35,
 };
 
 enum {
@@ -2630,6 +2792,13 @@ enum {
 };
 
 enum {
+	LINK_XSTATS_TYPE_UNSPEC = 0,
+	LINK_XSTATS_TYPE_BRIDGE = 1,
+	LINK_XSTATS_TYPE_BOND = 2,
+	__LINK_XSTATS_TYPE_MAX = 3,
+};
+
+enum {
 	LINUX_MIB_NUM = 0,
 	LINUX_MIB_SYNCOOKIESSENT = 1,
 	LINUX_MIB_SYNCOOKIESRECV = 2,
@@ -2894,10 +3063,84 @@ enum {
 };
 
 enum {
+	MDBA_MDB_EATTR_UNSPEC = 0,
+	MDBA_MDB_EATTR_TIMER = 1,
+	MDBA_MDB_EATTR_SRC_LIST = 2,
+	MDBA_MDB_EATTR_GROUP_MODE = 3,
+	MDBA_MDB_EATTR_SOURCE = 4,
+	MDBA_MDB_EATTR_RTPROT = 5,
+	MDBA_MDB_EATTR_DST = 6,
+	MDBA_MDB_EATTR_DST_PORT = 7,
+	MDBA_MDB_EATTR_VNI = 8,
+	MDBA_MDB_EATTR_IFINDEX = 9,
+	MDBA_MDB_EATTR_SRC_VNI = 10,
+	__MDBA_MDB_EATTR_MAX = 11,
+};
+
+enum {
+	MDBA_MDB_ENTRY_UNSPEC = 0,
+	MDBA_MDB_ENTRY_INFO = 1,
+	__MDBA_MDB_ENTRY_MAX = 2,
+};
+
+enum {
+	MDBA_MDB_SRCATTR_UNSPEC = 0,
+	MDBA_MDB_SRCATTR_ADDRESS = 1,
+	MDBA_MDB_SRCATTR_TIMER = 2,
+	__MDBA_MDB_SRCATTR_MAX = 3,
+};
+
+enum {
+	MDBA_MDB_SRCLIST_UNSPEC = 0,
+	MDBA_MDB_SRCLIST_ENTRY = 1,
+	__MDBA_MDB_SRCLIST_MAX = 2,
+};
+
+enum {
+	MDBA_MDB_UNSPEC = 0,
+	MDBA_MDB_ENTRY = 1,
+	__MDBA_MDB_MAX = 2,
+};
+
+enum {
 	MDBA_SET_ENTRY_UNSPEC = 0,
 	MDBA_SET_ENTRY = 1,
 	MDBA_SET_ENTRY_ATTRS = 2,
 	__MDBA_SET_ENTRY_MAX = 3,
+};
+
+enum {
+	MDBA_UNSPEC = 0,
+	MDBA_MDB = 1,
+	MDBA_ROUTER = 2,
+	__MDBA_MAX = 3,
+};
+
+enum {
+	MDBE_ATTR_UNSPEC = 0,
+	MDBE_ATTR_SOURCE = 1,
+	MDBE_ATTR_SRC_LIST = 2,
+	MDBE_ATTR_GROUP_MODE = 3,
+	MDBE_ATTR_RTPROT = 4,
+	MDBE_ATTR_DST = 5,
+	MDBE_ATTR_DST_PORT = 6,
+	MDBE_ATTR_VNI = 7,
+	MDBE_ATTR_IFINDEX = 8,
+	MDBE_ATTR_SRC_VNI = 9,
+	MDBE_ATTR_STATE_MASK = 10,
+	__MDBE_ATTR_MAX = 11,
+};
+
+enum {
+	MDBE_SRCATTR_UNSPEC = 0,
+	MDBE_SRCATTR_ADDRESS = 1,
+	__MDBE_SRCATTR_MAX = 2,
+};
+
+enum {
+	MDBE_SRC_LIST_UNSPEC = 0,
+	MDBE_SRC_LIST_ENTRY = 1,
+	__MDBE_SRC_LIST_MAX = 2,
 };
 
 enum {
@@ -3391,6 +3634,13 @@ enum {
 	NEXTHOP_GRP_TYPE_MPATH = 0,
 	NEXTHOP_GRP_TYPE_RES = 1,
 	__NEXTHOP_GRP_TYPE_MAX = 2,
+};
+
+enum {
+	NFEA_UNSPEC = 0,
+	NFEA_ACTIVITY_NOTIFY = 1,
+	NFEA_DONT_REFRESH = 2,
+	__NFEA_MAX = 3,
 };
 
 enum {
@@ -4715,6 +4965,63 @@ enum {
 };
 
 enum {
+	TEAM_ATTR_ITEM_OPTION_UNSPEC = 0,
+	TEAM_ATTR_ITEM_OPTION = 1,
+	__TEAM_ATTR_ITEM_OPTION_MAX = 2,
+	TEAM_ATTR_ITEM_OPTION_MAX = 1,
+};
+
+enum {
+	TEAM_ATTR_ITEM_PORT_UNSPEC = 0,
+	TEAM_ATTR_ITEM_PORT = 1,
+	__TEAM_ATTR_ITEM_PORT_MAX = 2,
+	TEAM_ATTR_ITEM_PORT_MAX = 1,
+};
+
+enum {
+	TEAM_ATTR_OPTION_UNSPEC = 0,
+	TEAM_ATTR_OPTION_NAME = 1,
+	TEAM_ATTR_OPTION_CHANGED = 2,
+	TEAM_ATTR_OPTION_TYPE = 3,
+	TEAM_ATTR_OPTION_DATA = 4,
+	TEAM_ATTR_OPTION_REMOVED = 5,
+	TEAM_ATTR_OPTION_PORT_IFINDEX = 6,
+	TEAM_ATTR_OPTION_ARRAY_INDEX = 7,
+	__TEAM_ATTR_OPTION_MAX = 8,
+	TEAM_ATTR_OPTION_MAX = 7,
+};
+
+enum {
+	TEAM_ATTR_PORT_UNSPEC = 0,
+	TEAM_ATTR_PORT_IFINDEX = 1,
+	TEAM_ATTR_PORT_CHANGED = 2,
+	TEAM_ATTR_PORT_LINKUP = 3,
+	TEAM_ATTR_PORT_SPEED = 4,
+	TEAM_ATTR_PORT_DUPLEX = 5,
+	TEAM_ATTR_PORT_REMOVED = 6,
+	__TEAM_ATTR_PORT_MAX = 7,
+	TEAM_ATTR_PORT_MAX = 6,
+};
+
+enum {
+	TEAM_ATTR_UNSPEC = 0,
+	TEAM_ATTR_TEAM_IFINDEX = 1,
+	TEAM_ATTR_LIST_OPTION = 2,
+	TEAM_ATTR_LIST_PORT = 3,
+	__TEAM_ATTR_MAX = 4,
+	TEAM_ATTR_MAX = 3,
+};
+
+enum {
+	TEAM_CMD_NOOP = 0,
+	TEAM_CMD_OPTIONS_SET = 1,
+	TEAM_CMD_OPTIONS_GET = 2,
+	TEAM_CMD_PORT_LIST_GET = 3,
+	__TEAM_CMD_MAX = 4,
+	TEAM_CMD_MAX = 3,
+};
+
+enum {
 	TOO_MANY_CLOSE = -1,
 	TOO_MANY_OPEN = -2,
 	MISSING_QUOTE = -3,
@@ -5060,8 +5367,47 @@ enum {
 };
 
 enum {
+	VNIFILTER_ENTRY_STATS_UNSPEC = 0,
+	VNIFILTER_ENTRY_STATS_RX_BYTES = 1,
+	VNIFILTER_ENTRY_STATS_RX_PKTS = 2,
+	VNIFILTER_ENTRY_STATS_RX_DROPS = 3,
+	VNIFILTER_ENTRY_STATS_RX_ERRORS = 4,
+	VNIFILTER_ENTRY_STATS_TX_BYTES = 5,
+	VNIFILTER_ENTRY_STATS_TX_PKTS = 6,
+	VNIFILTER_ENTRY_STATS_TX_DROPS = 7,
+	VNIFILTER_ENTRY_STATS_TX_ERRORS = 8,
+	VNIFILTER_ENTRY_STATS_PAD = 9,
+	__VNIFILTER_ENTRY_STATS_MAX = 10,
+};
+
+enum {
 	VP_MSIX_CONFIG_VECTOR = 0,
 	VP_MSIX_VQ_VECTOR = 1,
+};
+
+enum {
+	VXLAN_VNIFILTER_ENTRY_UNSPEC = 0,
+	VXLAN_VNIFILTER_ENTRY_START = 1,
+	VXLAN_VNIFILTER_ENTRY_END = 2,
+	VXLAN_VNIFILTER_ENTRY_GROUP = 3,
+	VXLAN_VNIFILTER_ENTRY_GROUP6 = 4,
+	VXLAN_VNIFILTER_ENTRY_STATS = 5,
+	__VXLAN_VNIFILTER_ENTRY_MAX = 6,
+};
+
+enum {
+	VXLAN_VNIFILTER_UNSPEC = 0,
+	VXLAN_VNIFILTER_ENTRY = 1,
+	__VXLAN_VNIFILTER_MAX = 2,
+};
+
+enum {
+	VXLAN_VNI_STATS_RX = 0,
+	VXLAN_VNI_STATS_RX_DROPS = 1,
+	VXLAN_VNI_STATS_RX_ERRORS = 2,
+	VXLAN_VNI_STATS_TX = 3,
+	VXLAN_VNI_STATS_TX_DROPS = 4,
+	VXLAN_VNI_STATS_TX_ERRORS = 5,
 };
 
 enum {
@@ -7006,6 +7352,28 @@ enum bpf_xdp_mode {
 	XDP_MODE_DRV = 1,
 	XDP_MODE_HW = 2,
 	__MAX_XDP_MODE = 3,
+};
+
+enum br_boolopt_id {
+	BR_BOOLOPT_NO_LL_LEARN = 0,
+	BR_BOOLOPT_MCAST_VLAN_SNOOPING = 1,
+	BR_BOOLOPT_MST_ENABLE = 2,
+	BR_BOOLOPT_MDB_OFFLOAD_FAIL_NOTIFICATION = 3,
+	BR_BOOLOPT_FDB_LOCAL_VLAN_0 = 4,
+	BR_BOOLOPT_MAX = 5,
+};
+
+enum br_pkt_type {
+	BR_PKT_UNICAST = 0,
+	BR_PKT_MULTICAST = 1,
+	BR_PKT_BROADCAST = 2,
+};
+
+enum br_stp_mode {
+	BR_STP_MODE_AUTO = 0,
+	BR_STP_MODE_USER = 1,
+	BR_STP_MODE_KERNEL = 2,
+	__BR_STP_MODE_MAX = 3,
 };
 
 enum bridge_flags_bit {
@@ -9205,6 +9573,21 @@ enum idle_boot_override {
 	IDLE_POLL = 3,
 };
 
+enum ifla_vxlan_df {
+	VXLAN_DF_UNSET = 0,
+	VXLAN_DF_SET = 1,
+	VXLAN_DF_INHERIT = 2,
+	__VXLAN_DF_END = 3,
+	VXLAN_DF_MAX = 2,
+};
+
+enum ifla_vxlan_label_policy {
+	VXLAN_LABEL_FIXED = 0,
+	VXLAN_LABEL_INHERIT = 1,
+	__VXLAN_LABEL_END = 2,
+	VXLAN_LABEL_MAX = 1,
+};
+
 enum in6_addr_gen_mode {
 	IN6_ADDR_GEN_MODE_EUI64 = 0,
 	IN6_ADDR_GEN_MODE_NONE = 1,
@@ -10324,6 +10707,30 @@ enum nbcon_prio {
 	NBCON_PRIO_MAX = 4,
 };
 
+enum net_bridge_opts {
+	BROPT_VLAN_ENABLED = 0,
+	BROPT_VLAN_STATS_ENABLED = 1,
+	BROPT_NF_CALL_IPTABLES = 2,
+	BROPT_NF_CALL_IP6TABLES = 3,
+	BROPT_NF_CALL_ARPTABLES = 4,
+	BROPT_GROUP_ADDR_SET = 5,
+	BROPT_MULTICAST_ENABLED = 6,
+	BROPT_MULTICAST_QUERY_USE_IFADDR = 7,
+	BROPT_MULTICAST_STATS_ENABLED = 8,
+	BROPT_HAS_IPV6_ADDR = 9,
+	BROPT_NEIGH_SUPPRESS_ENABLED = 10,
+	BROPT_MTU_SET_BY_USER = 11,
+	BROPT_VLAN_STATS_PER_PORT = 12,
+	BROPT_NO_LL_LEARN = 13,
+	BROPT_VLAN_BRIDGE_BINDING = 14,
+	BROPT_MCAST_VLAN_SNOOPING_ENABLED = 15,
+	BROPT_MST_ENABLED = 16,
+	BROPT_MDB_OFFLOAD_FAIL_NOTIFICATION = 17,
+	BROPT_FDB_LOCAL_VLAN_0 = 18,
+	BROPT_CFM_ENABLED = 19,
+	BROPT_MRP_ENABLED = 20,
+};
+
 enum net_device_flags {
 	IFF_UP = 1,
 	IFF_BROADCAST = 2,
@@ -10408,6 +10815,26 @@ enum netdev_cmd {
 	NETDEV_OFFLOAD_XSTATS_REPORT_USED = 38,
 	NETDEV_OFFLOAD_XSTATS_REPORT_DELTA = 39,
 	NETDEV_XDP_FEAT_CHANGE = 40,
+};
+
+enum netdev_lag_hash {
+	NETDEV_LAG_HASH_NONE = 0,
+	NETDEV_LAG_HASH_L2 = 1,
+	NETDEV_LAG_HASH_L34 = 2,
+	NETDEV_LAG_HASH_L23 = 3,
+	NETDEV_LAG_HASH_E23 = 4,
+	NETDEV_LAG_HASH_E34 = 5,
+	NETDEV_LAG_HASH_VLAN_SRCMAC = 6,
+	NETDEV_LAG_HASH_UNKNOWN = 7,
+};
+
+enum netdev_lag_tx_type {
+	NETDEV_LAG_TX_TYPE_UNKNOWN = 0,
+	NETDEV_LAG_TX_TYPE_RANDOM = 1,
+	NETDEV_LAG_TX_TYPE_BROADCAST = 2,
+	NETDEV_LAG_TX_TYPE_ROUNDROBIN = 3,
+	NETDEV_LAG_TX_TYPE_ACTIVEBACKUP = 4,
+	NETDEV_LAG_TX_TYPE_HASH = 5,
 };
 
 enum netdev_ml_priv_type {
@@ -13837,6 +14264,43 @@ enum super_iter_flags_t {
 	SUPER_ITER_REVERSE = 4,
 };
 
+enum switchdev_attr_id {
+	SWITCHDEV_ATTR_ID_UNDEFINED = 0,
+	SWITCHDEV_ATTR_ID_PORT_STP_STATE = 1,
+	SWITCHDEV_ATTR_ID_PORT_MST_STATE = 2,
+	SWITCHDEV_ATTR_ID_PORT_BRIDGE_FLAGS = 3,
+	SWITCHDEV_ATTR_ID_PORT_PRE_BRIDGE_FLAGS = 4,
+	SWITCHDEV_ATTR_ID_PORT_MROUTER = 5,
+	SWITCHDEV_ATTR_ID_BRIDGE_AGEING_TIME = 6,
+	SWITCHDEV_ATTR_ID_BRIDGE_VLAN_FILTERING = 7,
+	SWITCHDEV_ATTR_ID_BRIDGE_VLAN_PROTOCOL = 8,
+	SWITCHDEV_ATTR_ID_BRIDGE_MC_DISABLED = 9,
+	SWITCHDEV_ATTR_ID_BRIDGE_MROUTER = 10,
+	SWITCHDEV_ATTR_ID_BRIDGE_MST = 11,
+	SWITCHDEV_ATTR_ID_MRP_PORT_ROLE = 12,
+	SWITCHDEV_ATTR_ID_VLAN_MSTI = 13,
+};
+
+enum switchdev_notifier_type {
+	SWITCHDEV_FDB_ADD_TO_BRIDGE = 1,
+	SWITCHDEV_FDB_DEL_TO_BRIDGE = 2,
+	SWITCHDEV_FDB_ADD_TO_DEVICE = 3,
+	SWITCHDEV_FDB_DEL_TO_DEVICE = 4,
+	SWITCHDEV_FDB_OFFLOADED = 5,
+	SWITCHDEV_FDB_FLUSH_TO_BRIDGE = 6,
+	SWITCHDEV_PORT_OBJ_ADD = 7,
+	SWITCHDEV_PORT_OBJ_DEL = 8,
+	SWITCHDEV_PORT_ATTR_SET = 9,
+	SWITCHDEV_VXLAN_FDB_ADD_TO_BRIDGE = 10,
+	SWITCHDEV_VXLAN_FDB_DEL_TO_BRIDGE = 11,
+	SWITCHDEV_VXLAN_FDB_ADD_TO_DEVICE = 12,
+	SWITCHDEV_VXLAN_FDB_DEL_TO_DEVICE = 13,
+	SWITCHDEV_VXLAN_FDB_OFFLOADED = 14,
+	SWITCHDEV_BRPORT_OFFLOADED = 15,
+	SWITCHDEV_BRPORT_UNOFFLOADED = 16,
+	SWITCHDEV_BRPORT_REPLAY = 17,
+};
+
 enum sys_off_mode {
 	SYS_OFF_MODE_POWER_OFF_PREPARE = 0,
 	SYS_OFF_MODE_POWER_OFF = 1,
@@ -14099,6 +14563,14 @@ enum tcx_action_base {
 	TCX_PASS = 0,
 	TCX_DROP = 2,
 	TCX_REDIRECT = 7,
+};
+
+enum team_option_type {
+	TEAM_OPTION_TYPE_U32 = 0,
+	TEAM_OPTION_TYPE_STRING = 1,
+	TEAM_OPTION_TYPE_BINARY = 2,
+	TEAM_OPTION_TYPE_BOOL = 3,
+	TEAM_OPTION_TYPE_S32 = 4,
 };
 
 enum tick_broadcast_mode {
@@ -14408,6 +14880,13 @@ enum tunable_type_id {
 	ETHTOOL_TUNABLE_S64 = 9,
 };
 
+enum tunnel_encap_types {
+	TUNNEL_ENCAP_NONE = 0,
+	TUNNEL_ENCAP_FOU = 1,
+	TUNNEL_ENCAP_GUE = 2,
+	TUNNEL_ENCAP_MPLS = 3,
+};
+
 enum tva_type {
 	TVA_SMAPS = 0,
 	TVA_PAGEFAULT = 1,
@@ -14470,6 +14949,25 @@ enum ucount_type {
 	UCOUNT_INOTIFY_INSTANCES = 8,
 	UCOUNT_INOTIFY_WATCHES = 9,
 	UCOUNT_COUNTS = 10,
+};
+
+enum udp_parsable_tunnel_type {
+	UDP_TUNNEL_TYPE_VXLAN = 1,
+	UDP_TUNNEL_TYPE_GENEVE = 2,
+	UDP_TUNNEL_TYPE_VXLAN_GPE = 4,
+};
+
+enum udp_tunnel_nic_info_flags {
+	UDP_TUNNEL_NIC_INFO_OPEN_ONLY = 1,
+	UDP_TUNNEL_NIC_INFO_IPV4_ONLY = 2,
+	UDP_TUNNEL_NIC_INFO_STATIC_IANA_VXLAN = 4,
+};
+
+enum udp_tunnel_nic_table_entry_flags {
+	UDP_TUNNEL_NIC_ENTRY_ADD = 1,
+	UDP_TUNNEL_NIC_ENTRY_DEL = 2,
+	UDP_TUNNEL_NIC_ENTRY_OP_FAIL = 4,
+	UDP_TUNNEL_NIC_ENTRY_FROZEN = 8,
 };
 
 enum umh_disable_depth {
@@ -15442,6 +15940,8 @@ typedef u16 efi_char16_t;
 typedef short unsigned int pci_bus_flags_t;
 
 typedef short unsigned int pci_dev_flags_t;
+
+typedef __u16 port_id;
 
 typedef __kernel_sa_family_t sa_family_t;
 
@@ -16627,6 +17127,28 @@ struct __arch_relative_insn {
 	s32 raddr;
 } __attribute__((packed));
 
+struct __bridge_info {
+	__u64 designated_root;
+	__u64 bridge_id;
+	__u32 root_path_cost;
+	__u32 max_age;
+	__u32 hello_time;
+	__u32 forward_delay;
+	__u32 bridge_max_age;
+	__u32 bridge_hello_time;
+	__u32 bridge_forward_delay;
+	__u8 topology_change;
+	__u8 topology_change_detected;
+	__u8 root_port;
+	__u8 stp_enabled;
+	__u32 ageing_time;
+	__u32 gc_interval;
+	__u32 hello_timer_value;
+	__u32 tcn_timer_value;
+	__u32 topology_change_timer_value;
+	__u32 gc_timer_value;
+};
+
 struct llist_node {
 	struct llist_node *next;
 };
@@ -16659,6 +17181,16 @@ struct __class_idr {
 };
 
 typedef struct __class_idr class_idr_alloc_t;
+
+struct __fdb_entry {
+	__u8 mac_addr[6];
+	__u8 port_no;
+	__u8 is_local;
+	__u32 ageing_timer_value;
+	__u8 port_hi;
+	__u8 pad0;
+	__u16 unused;
+};
 
 struct audit_names;
 
@@ -16827,6 +17359,22 @@ struct __old_kernel_stat {
 	unsigned int st_atime;
 	unsigned int st_mtime;
 	unsigned int st_ctime;
+};
+
+struct __port_info {
+	__u64 designated_root;
+	__u64 designated_bridge;
+	__u16 port_id;
+	__u16 designated_port;
+	__u32 path_cost;
+	__u32 designated_cost;
+	__u8 state;
+	__u8 top_change_ack;
+	__u8 config_pending;
+	__u8 unused0;
+	__u32 message_age_timer_value;
+	__u32 forward_delay_timer_value;
+	__u32 hold_timer_value;
 };
 
 union sigval {
@@ -29002,6 +29550,31 @@ struct bputs_entry {
 	const char *str;
 };
 
+struct br_boolopt_multi {
+	__u32 optval;
+	__u32 optmask;
+};
+
+struct bridge_id {
+	unsigned char prio[2];
+	unsigned char addr[6];
+};
+
+typedef struct bridge_id bridge_id;
+
+struct br_config_bpdu {
+	unsigned int topology_change: 1;
+	unsigned int topology_change_ack: 1;
+	bridge_id root;
+	int root_path_cost;
+	bridge_id bridge_id;
+	port_id port_id;
+	int message_age;
+	int max_age;
+	int hello_time;
+	int forward_delay;
+};
+
 struct br_input_skb_cb {
 	struct net_device *brdev;
 	u16 frag_max_size;
@@ -29010,6 +29583,20 @@ struct br_input_skb_cb {
 	u8 promisc: 1;
 	u8 grat_arp: 1;
 	u32 backup_nhid;
+};
+
+struct br_ip {
+	union {
+		__be32 ip4;
+		struct in6_addr ip6;
+	} src;
+	union {
+		__be32 ip4;
+		struct in6_addr ip6;
+		unsigned char mac_addr[6];
+	} dst;
+	__be16 proto;
+	__u16 vid;
 };
 
 struct br_mdb_entry {
@@ -29030,6 +29617,13 @@ struct br_mdb_entry {
 struct br_port_msg {
 	__u8 family;
 	__u32 ifindex;
+};
+
+struct metadata_dst;
+
+struct br_tunnel_info {
+	__be64 tunnel_id;
+	struct metadata_dst *tunnel_dst;
 };
 
 struct branch_entry {
@@ -29053,9 +29647,42 @@ struct branch_entry {
 	} to;
 };
 
+struct bridge_stp_xstats {
+	__u64 transition_blk;
+	__u64 transition_fwd;
+	__u64 rx_bpdu;
+	__u64 tx_bpdu;
+	__u64 rx_tcn;
+	__u64 tx_tcn;
+};
+
+struct bridge_vlan_info {
+	__u16 flags;
+	__u16 vid;
+};
+
+struct bridge_vlan_xstats {
+	__u64 rx_bytes;
+	__u64 rx_packets;
+	__u64 tx_bytes;
+	__u64 tx_packets;
+	__u16 vid;
+	__u16 flags;
+	__u32 pad2;
+};
+
 struct broadcast_sk {
 	struct sock *sk;
 	struct work_struct work;
+};
+
+struct net_bridge_port;
+
+struct brport_attribute {
+	struct attribute attr;
+	ssize_t (*show)(struct net_bridge_port *, char *);
+	int (*store)(struct net_bridge_port *, long unsigned int);
+	int (*store_raw)(struct net_bridge_port *, char *);
 };
 
 struct btf_header {
@@ -34064,6 +34691,19 @@ struct data_chunk {
 	size_t src_icg;
 };
 
+struct llc_sap;
+
+struct packet_type;
+
+struct datalink_proto {
+	unsigned char type[8];
+	struct llc_sap *sap;
+	short unsigned int header_length;
+	int (*rcvfunc)(struct sk_buff *, struct net_device *, struct packet_type *, struct net_device *);
+	int (*request)(struct datalink_proto *, struct sk_buff *, const unsigned char *);
+	struct list_head node;
+};
+
 struct debugfs_blob_wrapper {
 	void *data;
 	long unsigned int size;
@@ -35207,6 +35847,24 @@ struct drv_dev_and_id {
 	struct pci_driver *drv;
 	struct pci_dev *dev;
 	const struct pci_device_id *id;
+};
+
+struct dst_cache_pcpu;
+
+struct dst_cache {
+	struct dst_cache_pcpu *cache;
+	long unsigned int reset_ts;
+};
+
+struct dst_cache_pcpu {
+	long unsigned int refresh_ts;
+	struct dst_entry *dst;
+	local_lock_t bh_lock;
+	u32 cookie;
+	union {
+		struct in_addr in_saddr;
+		struct in6_addr in6_saddr;
+	};
 };
 
 struct dst_ops;
@@ -40689,6 +41347,56 @@ struct gre_full_hdr {
 	__be32 seq;
 };
 
+struct irq_affinity_notify {
+	unsigned int irq;
+	struct kref kref;
+	struct work_struct work;
+	void (*notify)(struct irq_affinity_notify *, const cpumask_t *);
+	void (*release)(struct kref *);
+};
+
+struct napi_config;
+
+struct napi_struct {
+	long unsigned int state;
+	struct list_head poll_list;
+	int weight;
+	u32 defer_hard_irqs_count;
+	int (*poll)(struct napi_struct *, int);
+	int list_owner;
+	struct net_device *dev;
+	struct sk_buff *skb;
+	struct gro_node gro;
+	struct hrtimer timer;
+	struct task_struct *thread;
+	long unsigned int gro_flush_timeout;
+	long unsigned int irq_suspend_timeout;
+	u32 defer_hard_irqs;
+	u32 napi_id;
+	struct list_head dev_list;
+	struct hlist_node napi_hash_node;
+	int irq;
+	struct irq_affinity_notify notify;
+	int napi_rmap_idx;
+	int index;
+	struct napi_config *config;
+};
+
+struct gro_cell {
+	struct sk_buff_head napi_skbs;
+	struct napi_struct napi;
+	local_lock_t bh_lock;
+};
+
+struct gro_cells {
+	struct gro_cell *cells;
+};
+
+struct gro_remcsum {
+	int offset;
+	__wsum delta;
+};
+
 struct group_filter {
 	union {
 		struct {
@@ -41825,6 +42533,11 @@ struct ifla_vlan_flags {
 struct ifla_vlan_qos_mapping {
 	__u32 from;
 	__u32 to;
+};
+
+struct ifla_vxlan_port_range {
+	__be16 low;
+	__be16 high;
 };
 
 struct ifmap {
@@ -43461,11 +44174,75 @@ struct ip_sf_socklist {
 	__be32 sl_addr[0];
 };
 
+struct iphdr {
+	__u8 ihl: 4;
+	__u8 version: 4;
+	__u8 tos;
+	__be16 tot_len;
+	__be16 id;
+	__be16 frag_off;
+	__u8 ttl;
+	__u8 protocol;
+	__sum16 check;
+	union {
+		struct {
+			__be32 saddr;
+			__be32 daddr;
+		};
+		struct {
+			__be32 saddr;
+			__be32 daddr;
+		} addrs;
+	};
+};
+
+struct ip_tunnel_parm_kern {
+	char name[16];
+	long unsigned int i_flags[1];
+	long unsigned int o_flags[1];
+	__be32 i_key;
+	__be32 o_key;
+	int link;
+	struct iphdr iph;
+};
+
 struct ip_tunnel_encap {
 	u16 type;
 	u16 flags;
 	__be16 sport;
 	__be16 dport;
+};
+
+struct ip_tunnel_prl_entry;
+
+struct ip_tunnel {
+	struct ip_tunnel *next;
+	struct hlist_node hash_node;
+	struct net_device *dev;
+	netdevice_tracker dev_tracker;
+	struct net *net;
+	long unsigned int err_time;
+	int err_count;
+	u32 i_seqno;
+	atomic_t o_seqno;
+	int tun_hlen;
+	u32 index;
+	u8 erspan_ver;
+	u8 dir;
+	u16 hwid;
+	struct dst_cache dst_cache;
+	struct ip_tunnel_parm_kern parms;
+	int mlink;
+	int encap_hlen;
+	int hlen;
+	struct ip_tunnel_encap encap;
+	struct ip_tunnel_prl_entry *prl;
+	unsigned int prl_count;
+	unsigned int ip_tnl_net_id;
+	struct gro_cells gro_cells;
+	__u32 fwmark;
+	bool collect_md;
+	bool ignore_df;
 };
 
 struct ip_tunnel_encap_ops {
@@ -43499,42 +44276,38 @@ struct ip_tunnel_key {
 struct ip_tunnel_info {
 	struct ip_tunnel_key key;
 	struct ip_tunnel_encap encap;
+	struct dst_cache dst_cache;
 	u8 options_len;
 	u8 mode;
 	long: 0;
 	u8 options[0];
 };
 
-struct iphdr {
-	__u8 ihl: 4;
-	__u8 version: 4;
-	__u8 tos;
-	__be16 tot_len;
-	__be16 id;
-	__be16 frag_off;
-	__u8 ttl;
-	__u8 protocol;
-	__sum16 check;
-	union {
-		struct {
-			__be32 saddr;
-			__be32 daddr;
-		};
-		struct {
-			__be32 saddr;
-			__be32 daddr;
-		} addrs;
-	};
+struct rtnl_link_ops;
+
+struct ip_tunnel_net {
+	struct net_device *fb_tunnel_dev;
+	struct rtnl_link_ops *rtnl_link_ops;
+	struct hlist_head tunnels[128];
+	struct ip_tunnel *collect_md_tun;
+	int type;
 };
 
-struct ip_tunnel_parm_kern {
+struct ip_tunnel_parm {
 	char name[16];
-	long unsigned int i_flags[1];
-	long unsigned int o_flags[1];
+	int link;
+	__be16 i_flags;
+	__be16 o_flags;
 	__be32 i_key;
 	__be32 o_key;
-	int link;
 	struct iphdr iph;
+};
+
+struct ip_tunnel_prl_entry {
+	struct ip_tunnel_prl_entry *next;
+	__be32 addr;
+	u16 flags;
+	struct callback_head callback_head;
 };
 
 struct ipc_ids {
@@ -43829,14 +44602,6 @@ struct irq_affinity_desc {
 struct irq_affinity_devres {
 	unsigned int count;
 	unsigned int irq[0];
-};
-
-struct irq_affinity_notify {
-	unsigned int irq;
-	struct kref kref;
-	struct work_struct work;
-	void (*notify)(struct irq_affinity_notify *, const cpumask_t *);
-	void (*release)(struct kref *);
 };
 
 struct uv_alloc_info {
@@ -46900,6 +47665,39 @@ struct lkdtm_list {
 	struct list_head node;
 };
 
+struct llc_addr {
+	unsigned char lsap;
+	unsigned char mac[6];
+};
+
+struct llc_pdu_sn {
+	u8 dsap;
+	u8 ssap;
+	u8 ctrl_1;
+	u8 ctrl_2;
+};
+
+struct llc_pdu_un {
+	u8 dsap;
+	u8 ssap;
+	u8 ctrl_1;
+};
+
+struct llc_sap {
+	unsigned char state;
+	unsigned char p_bit;
+	unsigned char f_bit;
+	refcount_t refcnt;
+	int (*rcv_func)(struct sk_buff *, struct net_device *, struct packet_type *, struct net_device *);
+	struct llc_addr laddr;
+	struct list_head node;
+	spinlock_t sk_lock;
+	int sk_count;
+	struct hlist_nulls_head sk_laddr_hash[64];
+	struct hlist_head sk_dev_hash[64];
+	struct callback_head rcu;
+};
+
 struct llc_shard_layout {
 	int nr_large_shards;
 	int cores_per_shard;
@@ -47100,6 +47898,12 @@ struct ma_wr_state {
 	unsigned char vacant_height;
 	unsigned char sufficient_height;
 };
+
+struct mac_addr {
+	unsigned char addr[6];
+};
+
+typedef struct mac_addr mac_addr;
 
 struct machine_ops {
 	void (*restart)(char *);
@@ -48731,31 +49535,6 @@ struct napi_gro_cb {
 	};
 };
 
-struct napi_struct {
-	long unsigned int state;
-	struct list_head poll_list;
-	int weight;
-	u32 defer_hard_irqs_count;
-	int (*poll)(struct napi_struct *, int);
-	int list_owner;
-	struct net_device *dev;
-	struct sk_buff *skb;
-	struct gro_node gro;
-	struct hrtimer timer;
-	struct task_struct *thread;
-	long unsigned int gro_flush_timeout;
-	long unsigned int irq_suspend_timeout;
-	u32 defer_hard_irqs;
-	u32 napi_id;
-	struct list_head dev_list;
-	struct hlist_node napi_hash_node;
-	int irq;
-	struct irq_affinity_notify notify;
-	int napi_rmap_idx;
-	int index;
-	struct napi_config *config;
-};
-
 struct nbcon_state {
 	union {
 		unsigned int atom;
@@ -49081,6 +49860,11 @@ struct netns_nexthop {
 	struct blocking_notifier_head notifier_chain;
 };
 
+struct udp_tunnel_gro {
+	struct sock *sk;
+	struct hlist_head list;
+};
+
 struct ping_group_range {
 	seqlock_t lock;
 	kgid_t range[2];
@@ -49128,6 +49912,7 @@ struct netns_ipv4 {
 	struct {} __cacheline_group_pad__icmp;
 	struct inet_timewait_death_row tcp_death_row;
 	struct udp_table *udp_table;
+	struct udp_tunnel_gro udp_tunnel_gro[2];
 	struct ctl_table_header *forw_hdr;
 	struct ctl_table_header *frags_hdr;
 	struct ctl_table_header *ipv4_hdr;
@@ -49268,6 +50053,10 @@ struct netns_ipv4 {
 	siphash_key_t ip_id_key;
 	struct hlist_head *inet_addr_lst;
 	struct delayed_work addr_chk_work;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
 };
 
 struct netns_sysctl_ipv6 {
@@ -49485,6 +50274,195 @@ struct net_aligned_data {
 	long: 64;
 };
 
+struct net_bridge_mcast {};
+
+struct net_bridge {
+	spinlock_t lock;
+	spinlock_t hash_lock;
+	struct net_device *dev;
+	long unsigned int options;
+	struct rhashtable fdb_hash_tbl;
+	struct list_head port_list;
+	u16 group_fwd_mask;
+	u16 group_fwd_mask_required;
+	bridge_id designated_root;
+	bridge_id bridge_id;
+	unsigned char topology_change;
+	unsigned char topology_change_detected;
+	u16 root_port;
+	u8 stp_mode;
+	bool stp_helper_active;
+	long unsigned int max_age;
+	long unsigned int hello_time;
+	long unsigned int forward_delay;
+	long unsigned int ageing_time;
+	long unsigned int bridge_max_age;
+	long unsigned int bridge_hello_time;
+	long unsigned int bridge_forward_delay;
+	long unsigned int bridge_ageing_time;
+	u32 root_path_cost;
+	u8 group_addr[6];
+	enum {
+		BR_NO_STP = 0,
+		BR_KERNEL_STP = 1,
+		BR_USER_STP = 2,
+	} stp_enabled;
+	struct net_bridge_mcast multicast_ctx;
+	struct timer_list hello_timer;
+	struct timer_list tcn_timer;
+	struct timer_list topology_change_timer;
+	struct delayed_work gc_work;
+	struct kobject *ifobj;
+	u32 auto_cnt;
+	atomic_t fdb_n_learned;
+	u32 fdb_max_learned;
+	struct hlist_head fdb_list;
+};
+
+struct net_bridge_fdb_key {
+	mac_addr addr;
+	u16 vlan_id;
+};
+
+struct net_bridge_fdb_entry {
+	struct rhash_head rhnode;
+	struct net_bridge_port *dst;
+	struct net_bridge_fdb_key key;
+	struct hlist_node fdb_node;
+	long unsigned int flags;
+	long: 64;
+	long: 64;
+	long unsigned int updated;
+	long unsigned int used;
+	struct callback_head rcu;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+};
+
+struct net_bridge_fdb_flush_desc {
+	long unsigned int flags;
+	long unsigned int flags_mask;
+	int port_ifindex;
+	u16 vlan_id;
+};
+
+struct net_bridge_mcast_gc {
+	struct hlist_node gc_node;
+	void (*destroy)(struct net_bridge_mcast_gc *);
+};
+
+struct net_bridge_mcast_port {};
+
+struct net_bridge_port_group;
+
+struct net_bridge_mdb_entry {
+	struct rhash_head rhnode;
+	struct net_bridge *br;
+	struct net_bridge_port_group *ports;
+	struct br_ip addr;
+	bool host_joined;
+	struct timer_list timer;
+	struct hlist_node mdb_node;
+	struct net_bridge_mcast_gc mcast_gc;
+	struct callback_head rcu;
+};
+
+struct net_bridge_port {
+	struct net_bridge *br;
+	struct net_device *dev;
+	netdevice_tracker dev_tracker;
+	struct list_head list;
+	long unsigned int flags;
+	struct net_bridge_port *backup_port;
+	u32 backup_nhid;
+	u8 priority;
+	u8 state;
+	u16 port_no;
+	unsigned char topology_change_ack;
+	unsigned char config_pending;
+	port_id port_id;
+	port_id designated_port;
+	bridge_id designated_root;
+	bridge_id designated_bridge;
+	u32 path_cost;
+	u32 designated_cost;
+	long unsigned int designated_age;
+	struct timer_list forward_delay_timer;
+	struct timer_list hold_timer;
+	struct timer_list message_age_timer;
+	struct kobject kobj;
+	struct callback_head rcu;
+	struct net_bridge_mcast_port multicast_ctx;
+	char sysfs_name[16];
+	u16 group_fwd_mask;
+	u16 backup_redirected_cnt;
+	struct bridge_stp_xstats stp_xstats;
+};
+
+struct net_bridge_port_group_sg_key {
+	struct net_bridge_port *port;
+	struct br_ip addr;
+};
+
+struct net_bridge_port_group {
+	struct net_bridge_port_group *next;
+	struct net_bridge_port_group_sg_key key;
+	unsigned char eth_addr[6];
+	unsigned char flags;
+	unsigned char filter_mode;
+	unsigned char grp_query_rexmit_cnt;
+	unsigned char rt_protocol;
+	struct hlist_head src_list;
+	unsigned int src_ents;
+	struct timer_list timer;
+	struct timer_list rexmit_timer;
+	struct hlist_node mglist;
+	struct rb_root eht_set_tree;
+	struct rb_root eht_host_tree;
+	struct rhash_head rhnode;
+	struct net_bridge_mcast_gc mcast_gc;
+	struct callback_head rcu;
+};
+
+struct pcpu_sw_netstats;
+
+struct net_bridge_vlan {
+	struct rhash_head vnode;
+	struct rhash_head tnode;
+	u16 vid;
+	u16 flags;
+	u16 priv_flags;
+	u8 state;
+	struct pcpu_sw_netstats *stats;
+	union {
+		struct net_bridge *br;
+		struct net_bridge_port *port;
+	};
+	union {
+		refcount_t refcnt;
+		struct net_bridge_vlan *brvlan;
+	};
+	struct br_tunnel_info tinfo;
+	union {
+		struct net_bridge_mcast br_mcast_ctx;
+		struct net_bridge_mcast_port port_mcast_ctx;
+	};
+	u16 msti;
+	struct list_head vlist;
+	struct callback_head rcu;
+};
+
+struct net_bridge_vlan_group {
+	struct rhashtable vlan_hash;
+	struct rhashtable tunnel_hash;
+	struct list_head vlan_list;
+	u16 num_vlans;
+	u16 pvid;
+	u8 pvid_state;
+};
+
 struct netdev_tc_txq {
 	union {
 		struct {
@@ -49600,8 +50578,6 @@ struct netdev_hw_addr_list {
 
 struct sfp_bus;
 
-struct udp_tunnel_nic;
-
 struct dim_irq_moder;
 
 struct net_device_ops;
@@ -49609,8 +50585,6 @@ struct net_device_ops;
 struct xps_dev_maps;
 
 struct pcpu_lstats;
-
-struct pcpu_sw_netstats;
 
 struct pcpu_dstats;
 
@@ -49626,8 +50600,6 @@ struct vlan_info;
 
 struct xdp_dev_bulk_queue;
 
-struct rtnl_link_ops;
-
 struct netdev_stat_ops;
 
 struct netdev_queue_mgmt_ops;
@@ -49635,6 +50607,8 @@ struct netdev_queue_mgmt_ops;
 struct phy_link_topology;
 
 struct udp_tunnel_nic_info;
+
+struct udp_tunnel_nic;
 
 struct netdev_config;
 
@@ -49682,6 +50656,7 @@ struct net_device {
 	enum netdev_stat_type pcpu_stat_type: 8;
 	netdev_features_t features;
 	struct inet6_dev *ip6_ptr;
+	struct net_device *peer_dev;
 	__u8 __cacheline_group_end__net_device_read_txrx[0];
 	__u8 __cacheline_group_begin__net_device_read_rx[0];
 	struct bpf_prog *xdp_prog;
@@ -49842,6 +50817,13 @@ struct net_device {
 	struct mutex lock;
 	struct hlist_head neighbours[2];
 	struct hwtstamp_provider *hwprov;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
 	u8 priv[0];
 };
 
@@ -49947,7 +50929,7 @@ struct net_device_ops {
 	struct net_device * (*ndo_xdp_get_xmit_slave)(struct net_device *, struct xdp_buff *);
 	int (*ndo_xsk_wakeup)(struct net_device *, u32, u32);
 	int (*ndo_tunnel_ctl)(struct net_device *, struct ip_tunnel_parm_kern *, int);
-	struct net_device * (*ndo_get_peer_dev)(struct net_device *);
+	void (*ndo_gso_limits_changed)(struct net_device *);
 	int (*ndo_fill_forward_path)(struct net_device_path_ctx *, struct net_device_path *);
 	ktime_t (*ndo_get_tstamp)(struct net_device *, const struct skb_shared_hwtstamps *, bool);
 	int (*ndo_hwtstamp_get)(struct net_device *, struct kernel_hwtstamp_config *);
@@ -50224,6 +51206,16 @@ struct netdev_hw_addr {
 	int refcount;
 	int synced;
 	struct callback_head callback_head;
+};
+
+struct netdev_lag_lower_state_info {
+	u8 link_up: 1;
+	u8 tx_enabled: 1;
+};
+
+struct netdev_lag_upper_info {
+	enum netdev_lag_tx_type tx_type;
+	enum netdev_lag_hash hash_type;
 };
 
 struct netdev_name_node {
@@ -50646,6 +51638,7 @@ struct netkit {
 	enum netkit_pairing pair;
 	bool primary;
 	u32 headroom;
+	u32 headroom_cfg;
 	__u8 __cacheline_group_end__netkit_slowpath[0];
 };
 
@@ -50871,6 +51864,10 @@ struct nexthop_grp {
 	__u8 weight;
 	__u8 weight_high;
 	__u16 resvd2;
+};
+
+struct nf_br_ops {
+	int (*br_dev_xmit_hook)(struct sk_buff *);
 };
 
 struct nf_conntrack {
@@ -54286,6 +55283,11 @@ struct per_frame_masks {
 	spis_t may_read;
 	spis_t must_write;
 	spis_t live_before;
+};
+
+struct percpu_free_defer {
+	struct callback_head rcu;
+	void *ptr;
 };
 
 typedef void percpu_ref_func_t(struct percpu_ref *);
@@ -60582,6 +61584,12 @@ struct stop_event_data {
 	unsigned int restart;
 };
 
+struct stp_proto {
+	unsigned char group_address[6];
+	void (*rcv)(const struct stp_proto *, struct sk_buff *, struct net_device *);
+	void *data;
+};
+
 struct strarray {
 	char **array;
 	size_t n;
@@ -60836,6 +61844,89 @@ struct swevent_htable {
 	struct swevent_hlist *swevent_hlist;
 	struct mutex hlist_mutex;
 	int hlist_refcount;
+};
+
+struct switchdev_mst_state {
+	u16 msti;
+	u8 state;
+};
+
+struct switchdev_brport_flags {
+	long unsigned int val;
+	long unsigned int mask;
+};
+
+struct switchdev_vlan_msti {
+	u16 vid;
+	u16 msti;
+};
+
+struct switchdev_attr {
+	struct net_device *orig_dev;
+	enum switchdev_attr_id id;
+	u32 flags;
+	void *complete_priv;
+	void (*complete)(struct net_device *, int, void *);
+	union {
+		u8 stp_state;
+		struct switchdev_mst_state mst_state;
+		struct switchdev_brport_flags brport_flags;
+		bool mrouter;
+		clock_t ageing_time;
+		bool vlan_filtering;
+		u16 vlan_protocol;
+		bool mst;
+		bool mc_disabled;
+		u8 mrp_port_role;
+		struct switchdev_vlan_msti vlan_msti;
+	} u;
+};
+
+struct switchdev_brport {
+	struct net_device *dev;
+	const void *ctx;
+	struct notifier_block *atomic_nb;
+	struct notifier_block *blocking_nb;
+	bool tx_fwd_offload;
+};
+
+struct switchdev_notifier_info {
+	struct net_device *dev;
+	struct netlink_ext_ack *extack;
+	const void *ctx;
+};
+
+struct switchdev_notifier_brport_info {
+	struct switchdev_notifier_info info;
+	const struct switchdev_brport brport;
+};
+
+struct switchdev_notifier_fdb_info {
+	struct switchdev_notifier_info info;
+	const unsigned char *addr;
+	u16 vid;
+	u8 added_by_user: 1;
+	u8 is_local: 1;
+	u8 locked: 1;
+	u8 offloaded: 1;
+};
+
+union vxlan_addr {
+	struct sockaddr_in sin;
+	struct sockaddr_in6 sin6;
+	struct sockaddr sa;
+};
+
+struct switchdev_notifier_vxlan_fdb_info {
+	struct switchdev_notifier_info info;
+	union vxlan_addr remote_ip;
+	__be16 remote_port;
+	__be32 remote_vni;
+	u32 remote_ifindex;
+	u8 eth_addr[6];
+	__be32 vni;
+	bool offloaded;
+	bool added_by_user;
 };
 
 struct swnode {
@@ -62356,6 +63447,153 @@ struct tcx_link {
 	struct net_device *dev;
 };
 
+struct team;
+
+struct team_port;
+
+struct team_mode_ops {
+	int (*init)(struct team *);
+	void (*exit)(struct team *);
+	rx_handler_result_t (*receive)(struct team *, struct team_port *, struct sk_buff *);
+	bool (*transmit)(struct team *, struct sk_buff *);
+	int (*port_enter)(struct team *, struct team_port *);
+	void (*port_leave)(struct team *, struct team_port *);
+	void (*port_change_dev_addr)(struct team *, struct team_port *);
+	void (*port_tx_disabled)(struct team *, struct team_port *);
+};
+
+struct team_pcpu_stats;
+
+struct team_mode;
+
+struct team {
+	struct team_pcpu_stats *pcpu_stats;
+	const struct header_ops *header_ops_cache;
+	int tx_en_port_count;
+	int rx_en_port_count;
+	struct hlist_head tx_en_port_hlist[16];
+	struct list_head port_list;
+	struct list_head option_list;
+	struct list_head option_inst_list;
+	const struct team_mode *mode;
+	struct team_mode_ops ops;
+	bool user_carrier_enabled;
+	bool queue_override_enabled;
+	struct list_head *qom_lists;
+	bool port_mtu_change_allowed;
+	bool notifier_ctx;
+	struct {
+		unsigned int count;
+		unsigned int interval;
+		atomic_t count_pending;
+		struct delayed_work dw;
+	} notify_peers;
+	struct {
+		unsigned int count;
+		unsigned int interval;
+		atomic_t count_pending;
+		struct delayed_work dw;
+	} mcast_rejoin;
+	long int mode_priv[4];
+};
+
+struct team_option_inst_info;
+
+struct team_gsetter_ctx {
+	union {
+		u32 u32_val;
+		const char *str_val;
+		struct {
+			const void *ptr;
+			u32 len;
+		} bin_val;
+		bool bool_val;
+		s32 s32_val;
+	} data;
+	struct team_option_inst_info *info;
+};
+
+struct team_mode {
+	const char *kind;
+	struct module *owner;
+	size_t priv_size;
+	size_t port_priv_size;
+	const struct team_mode_ops *ops;
+	enum netdev_lag_tx_type lag_tx_type;
+};
+
+struct team_mode_item {
+	struct list_head list;
+	const struct team_mode *mode;
+};
+
+struct team_option {
+	struct list_head list;
+	const char *name;
+	bool per_port;
+	unsigned int array_size;
+	enum team_option_type type;
+	void (*init)(struct team *, struct team_option_inst_info *);
+	void (*getter)(struct team *, struct team_gsetter_ctx *);
+	int (*setter)(struct team *, struct team_gsetter_ctx *);
+};
+
+struct team_option_inst_info {
+	u32 array_index;
+	struct team_port *port;
+};
+
+struct team_option_inst {
+	struct list_head list;
+	struct list_head tmp_list;
+	struct team_option *option;
+	struct team_option_inst_info info;
+	bool changed;
+	bool removed;
+};
+
+struct team_pcpu_stats {
+	u64_stats_t rx_packets;
+	u64_stats_t rx_bytes;
+	u64_stats_t rx_multicast;
+	u64_stats_t tx_packets;
+	u64_stats_t tx_bytes;
+	struct u64_stats_sync syncp;
+	u32 rx_dropped;
+	u32 tx_dropped;
+	u32 rx_nohandler;
+};
+
+struct team_port {
+	struct net_device *dev;
+	struct hlist_node tx_hlist;
+	struct list_head list;
+	struct team *team;
+	int tx_index;
+	bool rx_enabled;
+	bool linkup;
+	struct {
+		bool linkup;
+		u32 speed;
+		u8 duplex;
+	} state;
+	struct {
+		bool linkup;
+		bool linkup_enabled;
+	} user;
+	bool changed;
+	bool removed;
+	struct {
+		unsigned char dev_addr[32];
+		unsigned int mtu;
+	} orig;
+	s32 priority;
+	u16 queue_id;
+	struct list_head qom_list;
+	struct callback_head rcu;
+	long int mode_priv[0];
+};
+
 struct termio {
 	short unsigned int c_iflag;
 	short unsigned int c_oflag;
@@ -62879,6 +64117,14 @@ struct tms {
 	__kernel_clock_t tms_cstime;
 };
 
+struct tnl_ptk_info {
+	long unsigned int flags[1];
+	__be16 proto;
+	__be32 key;
+	__be32 seq;
+	int hdr_len;
+};
+
 struct tnode {
 	struct callback_head rcu;
 	t_key empty_children;
@@ -63309,6 +64555,30 @@ struct trace_event_data_offsets_bpf_xdp_link_attach_failed {
 	const void *msg_ptr_;
 };
 
+struct trace_event_data_offsets_br_fdb_add {
+	u32 dev;
+	const void *dev_ptr_;
+};
+
+struct trace_event_data_offsets_br_fdb_external_learn_add {
+	u32 br_dev;
+	const void *br_dev_ptr_;
+	u32 dev;
+	const void *dev_ptr_;
+};
+
+struct trace_event_data_offsets_br_fdb_update {
+	u32 br_dev;
+	const void *br_dev_ptr_;
+	u32 dev;
+	const void *dev_ptr_;
+};
+
+struct trace_event_data_offsets_br_mdb_full {
+	u32 dev;
+	const void *dev_ptr_;
+};
+
 struct trace_event_data_offsets_break_lease {};
 
 struct trace_event_data_offsets_cap_capable {};
@@ -63464,6 +64734,13 @@ struct trace_event_data_offsets_error_report_template {};
 struct trace_event_data_offsets_exceptions {};
 
 struct trace_event_data_offsets_exit_mmap {};
+
+struct trace_event_data_offsets_fdb_delete {
+	u32 br_dev;
+	const void *br_dev_ptr_;
+	u32 dev;
+	const void *dev_ptr_;
+};
 
 struct trace_event_data_offsets_fib6_table_lookup {};
 
@@ -64258,6 +65535,46 @@ struct trace_event_raw_bpf_xdp_link_attach_failed {
 	char __data[0];
 };
 
+struct trace_event_raw_br_fdb_add {
+	struct trace_entry ent;
+	u8 ndm_flags;
+	u32 __data_loc_dev;
+	unsigned char addr[6];
+	u16 vid;
+	u16 nlh_flags;
+	char __data[0];
+};
+
+struct trace_event_raw_br_fdb_external_learn_add {
+	struct trace_entry ent;
+	u32 __data_loc_br_dev;
+	u32 __data_loc_dev;
+	unsigned char addr[6];
+	u16 vid;
+	char __data[0];
+};
+
+struct trace_event_raw_br_fdb_update {
+	struct trace_entry ent;
+	u32 __data_loc_br_dev;
+	u32 __data_loc_dev;
+	unsigned char addr[6];
+	u16 vid;
+	long unsigned int flags;
+	char __data[0];
+};
+
+struct trace_event_raw_br_mdb_full {
+	struct trace_entry ent;
+	u32 __data_loc_dev;
+	int af;
+	u16 vid;
+	__u8 src[16];
+	__u8 grp[16];
+	__u8 grpmac[6];
+	char __data[0];
+};
+
 struct trace_event_raw_break_lease {
 	struct trace_entry ent;
 	long unsigned int i_ino;
@@ -64616,6 +65933,15 @@ struct trace_event_raw_exit_mmap {
 	struct trace_entry ent;
 	struct mm_struct *mm;
 	struct maple_tree *mt;
+	char __data[0];
+};
+
+struct trace_event_raw_fdb_delete {
+	struct trace_entry ent;
+	u32 __data_loc_br_dev;
+	u32 __data_loc_dev;
+	unsigned char addr[6];
+	u16 vid;
 	char __data[0];
 };
 
@@ -67740,6 +69066,13 @@ struct tun_struct {
 	struct ifreq *ifr;
 };
 
+struct tunnel_msg {
+	__u8 family;
+	__u8 flags;
+	__u16 reserved2;
+	__u32 ifindex;
+};
+
 struct uart_8250_dma {
 	int (*tx_dma)(struct uart_8250_port *);
 	int (*rx_dma)(struct uart_8250_port *);
@@ -67989,6 +69322,25 @@ struct udp_mib {
 	long unsigned int mibs[10];
 };
 
+struct udp_port_cfg {
+	u8 family;
+	union {
+		struct in_addr local_ip;
+		struct in6_addr local_ip6;
+	};
+	union {
+		struct in_addr peer_ip;
+		struct in6_addr peer_ip6;
+	};
+	__be16 local_udp_port;
+	__be16 peer_udp_port;
+	int bind_ifindex;
+	unsigned int use_udp_checksums: 1;
+	unsigned int use_udp6_tx_checksums: 1;
+	unsigned int use_udp6_rx_checksums: 1;
+	unsigned int ipv6_v6only: 1;
+};
+
 struct udp_prod_queue {
 	struct llist_head ll_root;
 	atomic_t rmem_alloc;
@@ -68017,6 +69369,19 @@ struct udp_tunnel_info {
 	sa_family_t sa_family;
 	__be16 port;
 	u8 hw_priv;
+};
+
+struct udp_tunnel_nic_table_entry;
+
+struct udp_tunnel_nic {
+	struct delayed_work work;
+	struct net_device *dev;
+	struct mutex lock;
+	u8 need_sync: 1;
+	u8 need_replay: 1;
+	unsigned int n_tables;
+	long unsigned int missed;
+	struct udp_tunnel_nic_table_entry *entries[0];
 };
 
 struct udp_tunnel_nic_table_info {
@@ -68051,6 +69416,49 @@ struct udp_tunnel_nic_ops {
 struct udp_tunnel_nic_shared {
 	struct udp_tunnel_nic *udp_tunnel_nic_info;
 	struct list_head devices;
+};
+
+struct udp_tunnel_nic_shared_node {
+	struct net_device *dev;
+	struct list_head list;
+};
+
+struct udp_tunnel_nic_table_entry {
+	__be16 port;
+	u8 type;
+	u8 flags;
+	u16 use_cnt;
+	u8 hw_priv;
+};
+
+typedef int (*udp_tunnel_encap_rcv_t)(struct sock *, struct sk_buff *);
+
+typedef int (*udp_tunnel_encap_err_lookup_t)(struct sock *, struct sk_buff *);
+
+typedef void (*udp_tunnel_encap_err_rcv_t)(struct sock *, struct sk_buff *, int, __be16, u32, u8 *);
+
+typedef void (*udp_tunnel_encap_destroy_t)(struct sock *);
+
+typedef struct sk_buff * (*udp_tunnel_gro_receive_t)(struct sock *, struct list_head *, struct sk_buff *);
+
+typedef int (*udp_tunnel_gro_complete_t)(struct sock *, struct sk_buff *, int);
+
+struct udp_tunnel_sock_cfg {
+	void *sk_user_data;
+	__u8 encap_type;
+	udp_tunnel_encap_rcv_t encap_rcv;
+	udp_tunnel_encap_err_lookup_t encap_err_lookup;
+	udp_tunnel_encap_err_rcv_t encap_err_rcv;
+	udp_tunnel_encap_destroy_t encap_destroy;
+	udp_tunnel_gro_receive_t gro_receive;
+	udp_tunnel_gro_complete_t gro_complete;
+};
+
+typedef struct sk_buff * (*udp_tunnel_gro_rcv_t)(struct sock *, struct list_head *, struct sk_buff *);
+
+struct udp_tunnel_type_entry {
+	udp_tunnel_gro_rcv_t gro_receive;
+	refcount_t count;
 };
 
 struct udphdr {
@@ -69532,8 +70940,255 @@ struct vring_virtqueue {
 	union virtio_map map;
 };
 
+struct vtunnel_info {
+	u32 tunid;
+	u16 vid;
+	u16 flags;
+};
+
+struct vxlanhdr {
+	__be32 vx_flags;
+	__be32 vx_vni;
+};
+
+struct vxlan_config {
+	union vxlan_addr remote_ip;
+	union vxlan_addr saddr;
+	__be32 vni;
+	int remote_ifindex;
+	int mtu;
+	__be16 dst_port;
+	u16 port_min;
+	u16 port_max;
+	u8 tos;
+	u8 ttl;
+	__be32 label;
+	enum ifla_vxlan_label_policy label_policy;
+	u32 flags;
+	long unsigned int age_interval;
+	unsigned int addrmax;
+	bool no_share;
+	enum ifla_vxlan_df df;
+	struct vxlanhdr reserved_bits;
+};
+
+struct vxlan_dev;
+
+struct vxlan_dev_node {
+	struct hlist_node hlist;
+	struct vxlan_dev *vxlan;
+};
+
+struct vxlan_rdst {
+	union vxlan_addr remote_ip;
+	__be16 remote_port;
+	u8 offloaded: 1;
+	__be32 remote_vni;
+	u32 remote_ifindex;
+	struct net_device *remote_dev;
+	struct list_head list;
+	struct callback_head rcu;
+	struct dst_cache dst_cache;
+};
+
+struct vxlan_sock;
+
+struct vxlan_vni_group;
+
+struct vxlan_dev {
+	struct vxlan_dev_node hlist4;
+	struct vxlan_dev_node hlist6;
+	struct list_head next;
+	struct vxlan_sock *vn4_sock;
+	struct vxlan_sock *vn6_sock;
+	struct net_device *dev;
+	struct net *net;
+	struct vxlan_rdst default_dst;
+	struct timer_list age_timer;
+	spinlock_t hash_lock;
+	unsigned int addrcnt;
+	struct gro_cells gro_cells;
+	struct vxlan_config cfg;
+	struct vxlan_vni_group *vnigrp;
+	struct rhashtable fdb_hash_tbl;
+	struct rhashtable mdb_tbl;
+	struct hlist_head fdb_list;
+	struct hlist_head mdb_list;
+	unsigned int mdb_seq;
+};
+
+struct vxlan_fdb_key {
+	u8 eth_addr[6];
+	__be32 vni;
+};
+
+struct vxlan_fdb {
+	struct rhash_head rhnode;
+	struct callback_head rcu;
+	long unsigned int updated;
+	long unsigned int used;
+	struct list_head remotes;
+	struct vxlan_fdb_key key;
+	u16 state;
+	u16 flags;
+	struct list_head nh_list;
+	struct hlist_node fdb_node;
+	struct nexthop *nh;
+	struct vxlan_dev *vdev;
+};
+
+struct vxlan_fdb_flush_desc {
+	bool ignore_default_entry;
+	long unsigned int state;
+	long unsigned int state_mask;
+	long unsigned int flags;
+	long unsigned int flags_mask;
+	__be32 src_vni;
+	u32 nhid;
+	__be32 vni;
+	__be16 port;
+	union vxlan_addr dst_ip;
+};
+
+struct vxlan_mdb_entry_key {
+	union vxlan_addr src;
+	union vxlan_addr dst;
+	__be32 vni;
+};
+
+struct vxlan_mdb_config {
+	struct vxlan_dev *vxlan;
+	struct vxlan_mdb_entry_key group;
+	struct list_head src_list;
+	union vxlan_addr remote_ip;
+	u32 remote_ifindex;
+	__be32 remote_vni;
+	__be16 remote_port;
+	u16 nlflags;
+	u8 flags;
+	u8 filter_mode;
+	u8 rt_protocol;
+};
+
+struct vxlan_mdb_config_src_entry {
+	union vxlan_addr addr;
+	struct list_head node;
+};
+
+struct vxlan_mdb_dump_ctx {
+	long int reserved;
+	long int entry_idx;
+	long int remote_idx;
+};
+
+struct vxlan_mdb_entry {
+	struct rhash_head rhnode;
+	struct list_head remotes;
+	struct vxlan_mdb_entry_key key;
+	struct hlist_node mdb_node;
+	struct callback_head rcu;
+};
+
+struct vxlan_mdb_flush_desc {
+	union vxlan_addr remote_ip;
+	__be32 src_vni;
+	__be32 remote_vni;
+	__be16 remote_port;
+	u8 rt_protocol;
+};
+
+struct vxlan_mdb_remote {
+	struct list_head list;
+	struct vxlan_rdst *rd;
+	u8 flags;
+	u8 filter_mode;
+	u8 rt_protocol;
+	struct hlist_head src_list;
+	struct callback_head rcu;
+};
+
+struct vxlan_mdb_src_entry {
+	struct hlist_node node;
+	union vxlan_addr addr;
+	u8 flags;
+};
+
 struct vxlan_metadata {
 	u32 gbp;
+};
+
+struct vxlan_net {
+	struct list_head vxlan_list;
+	struct hlist_head sock_list[256];
+	struct notifier_block nexthop_notifier_block;
+};
+
+struct vxlan_sock {
+	struct hlist_node hlist;
+	struct sock *sk;
+	struct callback_head rcu;
+	struct hlist_head vni_list[1024];
+	refcount_t refcnt;
+	u32 flags;
+};
+
+struct vxlan_vni_group {
+	struct rhashtable vni_hash;
+	struct list_head vni_list;
+	u32 num_vnis;
+};
+
+struct vxlan_vni_stats_pcpu;
+
+struct vxlan_vni_node {
+	struct rhash_head vnode;
+	struct vxlan_dev_node hlist4;
+	struct vxlan_dev_node hlist6;
+	struct list_head vlist;
+	__be32 vni;
+	union vxlan_addr remote_ip;
+	struct vxlan_vni_stats_pcpu *stats;
+	struct callback_head rcu;
+};
+
+struct vxlan_vni_stats {
+	u64 rx_packets;
+	u64 rx_bytes;
+	u64 rx_drops;
+	u64 rx_errors;
+	u64 tx_packets;
+	u64 tx_bytes;
+	u64 tx_drops;
+	u64 tx_errors;
+};
+
+struct vxlan_vni_stats_pcpu {
+	struct vxlan_vni_stats stats;
+	struct u64_stats_sync syncp;
+};
+
+struct vxlanhdr_gbp {
+	u8 vx_flags;
+	u8 reserved_flags1: 3;
+	u8 policy_applied: 1;
+	u8 reserved_flags2: 2;
+	u8 dont_learn: 1;
+	u8 reserved_flags3: 1;
+	__be16 policy_id;
+	__be32 vx_vni;
+};
+
+struct vxlanhdr_gpe {
+	u8 oam_flag: 1;
+	u8 reserved_flags1: 1;
+	u8 np_applied: 1;
+	u8 instance_applied: 1;
+	u8 version: 2;
+	u8 reserved_flags2: 2;
+	u8 reserved_flags3;
+	u8 reserved_flags4;
+	u8 next_protocol;
+	__be32 vx_vni;
 };
 
 struct wait_bit_key {
@@ -71499,6 +73154,14 @@ typedef void (*btf_trace_bpf_trigger_tp)(void *, int);
 
 typedef void (*btf_trace_bpf_xdp_link_attach_failed)(void *, const char *);
 
+typedef void (*btf_trace_br_fdb_add)(void *, struct ndmsg *, struct net_device *, const unsigned char *, u16, u16);
+
+typedef void (*btf_trace_br_fdb_external_learn_add)(void *, struct net_bridge *, struct net_bridge_port *, const unsigned char *, u16);
+
+typedef void (*btf_trace_br_fdb_update)(void *, struct net_bridge *, struct net_bridge_port *, const unsigned char *, u16, long unsigned int);
+
+typedef void (*btf_trace_br_mdb_full)(void *, const struct net_device *, const struct br_ip *);
+
 typedef void (*btf_trace_break_lease)(void *, struct inode *, unsigned int);
 
 typedef void (*btf_trace_break_lease_block)(void *, struct inode *, struct file_lease *);
@@ -71636,6 +73299,8 @@ typedef void (*btf_trace_error_report_end)(void *, enum error_detector, long uns
 typedef void (*btf_trace_exit_mmap)(void *, struct mm_struct *);
 
 typedef void (*btf_trace_fcntl_setlk)(void *, struct inode *, struct file_lock *, int);
+
+typedef void (*btf_trace_fdb_delete)(void *, struct net_bridge *, struct net_bridge_fdb_entry *);
 
 typedef void (*btf_trace_fib6_table_lookup)(void *, const struct net *, const struct fib6_result *, struct fib6_table *, const struct flowi6 *);
 
@@ -72506,6 +74171,8 @@ typedef long int (*sys_call_ptr_t)(const struct pt_regs *);
 typedef int (*task_call_f)(struct task_struct *, void *);
 
 typedef void (*task_work_func_t)(struct callback_head *);
+
+typedef int team_nl_send_func_t(struct sk_buff *, struct team *, u32);
 
 typedef void text_poke_f(void *, const void *, size_t);
 
