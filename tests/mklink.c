@@ -23,7 +23,7 @@ static void usage(void)
 		"usage: mklink NAME PEER [KEY VALUE]...\n"
 		"in NETNS, netns NETNS (the peer's; name, path or pid), mode l2|l3,\n"
 		"policy|peer-policy forward|blackhole, scrub|peer-scrub none|default,\n"
-		"mac|peer-mac ADDRESS, headroom|tailroom BYTES\n");
+		"mac|peer-mac ADDRESS, headroom|tailroom|gso-max|peer-gso-max BYTES\n");
 	exit(2);
 }
 
@@ -89,6 +89,7 @@ int main(int argc, char **argv)
 	const char *key, *v;
 	int i, fd, mode;
 	size_t len;
+	__u32 gso;
 
 	if (argc < 3 || argc % 2 == 0)
 		usage();
@@ -128,6 +129,11 @@ int main(int argc, char **argv)
 			rt_link_newlink_req_set_linkinfo_data_netkit_headroom(req, atoi(v));
 		} else if (!strcmp(key, "tailroom")) {
 			rt_link_newlink_req_set_linkinfo_data_netkit_tailroom(req, atoi(v));
+		} else if (!strcmp(key, "gso-max")) {
+			rt_link_newlink_req_set_gso_max_size(req, atoi(v));
+		} else if (!strcmp(key, "peer-gso-max")) {
+			gso = atoi(v);
+			peer_put(&peer, IFLA_GSO_MAX_SIZE, &gso, sizeof(gso));
 		} else {
 			usage();
 		}
