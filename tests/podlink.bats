@@ -375,6 +375,31 @@ everywhere() {
 	pl 0 del "$x"
 }
 
+@test "podlink: set reaches the pod, where the kernel can" {
+	requires root patch:podlink/0004 tool:jq
+	pl 0 add "$x" --netns "$a" "${to_a[@]}" --forward --uplink "$up"
+	pl 0 set "$x" mtu 9000
+	pl 0 set "$x" mtu 9000
+	[[ $output == *unchanged* ]]
+	pl 0 set "$x" gso-max 131072 --dry-run
+	[[ $output == *"would change gso-max from 65536 to 131072"* ]]
+	pl 0 set "$x" gso-max 131072
+	pl 0 set "$x" headroom 64
+	pl 0 set "$x" tailroom 32
+	pl 2 set "$x" headroom 1025
+	pl 2 set "$x" gso-max 524281
+	pl 0 show "$x" -j
+	json '.links[0] | .headroom == 64 and .tailroom == 32 and
+		all(.host, .pod; .mtu == 9000 and .gso_max == 131072 and .gso_ipv4_max == 131072)'
+	pl 0 doctor
+	[ -z "$output" ]
+	probe "$a" "$w" 'tcp 10.0.0.2 > 192.0.2.9:80 = pass' 'tcp [fd00::2] > [2001:db8::9]:80 = pass'
+	pl 0 --probe -j
+	json '.ok and all(.needs[]; .has)'
+	pl 0 del "$x"
+	left
+}
+
 @test "podlink: a part that goes takes the rest along" {
 	requires root kernel:6.7
 	both() {

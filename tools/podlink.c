@@ -118,20 +118,30 @@ int pl_pod_of(struct pl_ns *host, const struct pl_link *link, struct pl_ns *pod,
 static const struct {
 	const char *name;
 	__u32 min, max;
-	const char *func; /* only a kernel that can has it */
+	const char *type, *member; /* what only a kernel that can has; type NULL: a function */
 	const char *patch;
 } settings[] = {
-	{"mtu", 68, 65535, "netkit_change_mtu", "0002-netkit"},
-	{"gso-max", 1500, 524280, "netkit_gso_limits_changed", "0003-net"},
-	{"headroom", 0, 1024, "netkit_update_headroom", "0004-netkit"},
-	{"tailroom", 0, 1024, "netkit_update_headroom", "0004-netkit"},
+	{"mtu", 68, 65535, NULL, "netkit_change_mtu", "0002"},
+	{"gso-max", 1500, 524280, "net_device_ops", "ndo_gso_limits_changed", "0003"},
+	{"headroom", 0, 1024, "netkit", "headroom_cfg", "0004"},
+	{"tailroom", 0, 1024, "netkit", "headroom_cfg", "0004"},
 };
 
-static bool kernel_has(const char *func)
+/* netkit is never a module, so the kernel's own BTF tells. */
+static bool kernel_has(const char *type, const char *name)
 {
 	struct btf *btf = btf__load_vmlinux_btf();
-	bool has = btf && btf__find_by_name_kind(btf, func, BTF_KIND_FUNC) > 0;
+	const struct btf_type *t;
+	bool has;
+	int id;
 
+	if (!btf)
+		return false;
+	id = btf__find_by_name_kind(btf, type ?: name, type ? BTF_KIND_STRUCT : BTF_KIND_FUNC);
+	has = id > 0 && !type;
+	t = id > 0 && type ? btf__type_by_id(btf, id) : NULL;
+	for (__u32 i = 0; t && i < btf_vlen(t); i++)
+		has |= !strcmp(btf__name_by_offset(btf, btf_members(t)[i].name_off), name);
 	btf__free(btf);
 	return has;
 }
@@ -148,8 +158,8 @@ static int set(struct pl_ns *host, int argc, char **argv)
 		i++;
 	if (argc != 3 || i == ARRAY_SIZE(settings))
 		return pl_usage("set",
-				   "takes NAME, one of mtu, gso-max, headroom and tailroom, and a "
-				   "number");
+				"takes NAME, one of mtu, gso-max, headroom and tailroom, and a "
+				"number");
 	if (!parse_u32(argv[2], settings[i].min, settings[i].max, &value)) {
 		complain("%s: %s is a number from %u to %u", argv[2], argv[1], settings[i].min,
 			 settings[i].max);
@@ -163,10 +173,9 @@ static int set(struct pl_ns *host, int argc, char **argv)
 			 argv[0]);
 		return FAILED;
 	}
-	if (!kernel_has(settings[i].func)) {
+	if (!kernel_has(settings[i].type, settings[i].member)) {
 		complain("%s: this kernel lacks kernel/podlink/%s, without which the pod's end "
-			 "would not "
-			 "follow; nothing was changed",
+			 "would not follow; nothing was changed",
 			 argv[0], settings[i].patch);
 		return LACKING;
 	}
@@ -232,16 +241,17 @@ static int probe(void)
 {
 	struct {
 		const char *what;
-		bool has, needed;
+		bool has;
 	} needs[] = {
 		{"netkit (CONFIG_NETKIT of Linux 6.7); else --type veth",
-		 kernel_has("netkit_link_attach") || kernel_has("netkit_xmit"), false},
-		{"tcx (Linux 6.6), for --type veth and --uplink", kernel_has("tcx_link_attach"),
-		 false},
-		{"set mtu (kernel/podlink/0002-netkit)", kernel_has(settings[0].func), false},
-		{"set gso-max (kernel/podlink/0003-net)", kernel_has(settings[1].func), false},
-		{"set headroom, tailroom (kernel/podlink/0004-netkit)",
-		 kernel_has(settings[2].func), false},
+		 kernel_has(NULL, "netkit_link_attach")},
+		{"tcx (Linux 6.6), for --type veth and --uplink",
+		 kernel_has(NULL, "tcx_link_attach")},
+		{"set mtu (kernel/podlink/0002)", kernel_has(settings[0].type, settings[0].member)},
+		{"set gso-max (kernel/podlink/0003)",
+		 kernel_has(settings[1].type, settings[1].member)},
+		{"set headroom, tailroom (kernel/podlink/0004)",
+		 kernel_has(settings[2].type, settings[2].member)},
 	};
 	json_t *all = json_array();
 	bool ok = needs[0].has || needs[1].has;
@@ -265,8 +275,7 @@ static const struct {
 	const char *name;
 	int (*run)(struct pl_ns *host, int argc, char **argv);
 } verbs[] = {
-	{"add", verb_add}, {"set", set}, {"show", verb_show},
-	{"del", del}, {"doctor", verb_doctor},
+	{"add", verb_add}, {"set", set}, {"show", verb_show}, {"del", del}, {"doctor", verb_doctor},
 };
 
 enum {
