@@ -326,6 +326,8 @@ everywhere() {
 	pl 2 add "$x" --netns "./$a"
 	pl 1 add "$x" --netns /no/such/file
 	pl 1 add "$x" --netns /proc/self/ns/net
+	mkfifo "$BATS_TEST_TMPDIR/fifo"
+	pl 1 add "$x" --netns "$BATS_TEST_TMPDIR/fifo"
 	pl 1 add "$x" --netns "$a" "${to_a[@]}" --forward --uplink no-such-device
 	pl 1 add "$x" --netns "$w" --peer-name "$w"
 	[[ $stderr == *"$w"*exists* ]]

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -113,7 +114,8 @@ int netns_open(const char *name)
 	if (snprintf(path, sizeof(path), "%s%s", strchr(name, '/') ? "" : "/run/netns/", name) >=
 	    (int)sizeof(path))
 		return -ENAMETOOLONG;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* O_NONBLOCK: what stands there may be a FIFO that nobody writes to */
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -150,4 +152,16 @@ bool json_out(json_t *doc)
 
 	json_decref(doc);
 	return ok;
+}
+
+int finish(int rc, const struct argp *argp)
+{
+	if (rc < 0) {
+		argp_help(argp, stderr, ARGP_HELP_STD_USAGE, program_invocation_short_name);
+		return USAGE;
+	}
+	if (!fflush(stdout) || rc)
+		return rc;
+	complain_err(errno, "standard output", "cannot write");
+	return FAILED;
 }

@@ -47,4 +47,8 @@ __u64 netns_cookie(void);
 /* One document and a newline to stdout; takes the reference. False: no memory, or a full disk. */
 bool json_out(json_t *doc);
 
+/* The end of main: what standard output did not take is a failure; rc < 0 asks for usage. */
+struct argp;
+int finish(int rc, const struct argp *argp);
+
 #endif

@@ -1207,12 +1207,5 @@ int main(int argc, char **argv)
 			rc = usage_error(words.arg[0], "no such verb");
 	}
 	free(words.arg);
-	if (rc >= 0 && (!fflush(stdout) || rc))
-		return rc;
-	if (!rc) {
-		complain_err(errno, "standard output", "cannot write");
-		return FAILED;
-	}
-	argp_help(&argp, stderr, ARGP_HELP_STD_USAGE, (char *)"netpol");
-	return USAGE;
+	return finish(rc, &argp);
 }

@@ -508,12 +508,5 @@ int main(int argc, char **argv)
 		pl_ns_close(&host);
 	}
 	free(words.arg);
-	if (rc >= 0 && (!fflush(stdout) || rc))
-		return rc;
-	if (!rc) {
-		complain_err(errno, "standard output", "cannot write");
-		return FAILED;
-	}
-	argp_help(&argp, stderr, ARGP_HELP_STD_USAGE, (char *)"podlink");
-	return USAGE;
+	return finish(rc, &argp);
 }
