@@ -175,6 +175,8 @@ kernel:					## build the kernel of the test VM, or take it from the cache
 	$Qkernel/build image
 kernel-debug:				## the same with KASAN, lockdep and reference tracking
 	$Qkernel/build image debug
+kernel-base:				## the same without our series, for what a stock kernel must do
+	$Qkernel/build image base
 kernel-export:				## write kernel/F from the commits in build/linux; FEATURE=F for new ones
 	$Qkernel/build export
 vmlinux: $(BPFTOOL)			## regenerate vmlinux/vmlinux.h from our kernel
@@ -198,10 +200,15 @@ DBSUITES := $(patsubst tests/%.bats,debug-%,$(shell grep -L 'bats file_tags=.*no
 # What is tagged smp looks for races.
 SMP	 := $(shell grep -l 'bats file_tags=.*smp' tests/*.bats)
 cpus	 = -c $(if $(filter tests/$1.bats,$(SMP)),2,1)
+# What is tagged base is also run on the kernel without our series, and what is tagged
+# unpatched only there. Another's tree (KSRC=) has no such kernel.
+BASE	 := $(if $(filter $(KTREE),$(KSRC)),base)
 $(VMSUITES): vm-%:
-	tests/vm $(call cpus,$*) -t 1800 bats tests/$*.bats
+	tests/vm $(call cpus,$*) -t 1800 bats --filter-tags '!unpatched' tests/$*.bats
+base:
+	tests/vm -k $B/bzImage-base -c 1 bats --filter-tags base --filter-tags unpatched tests
 $(DBSUITES): debug-%:
-	tests/vm -d $(call cpus,$*) bats --filter-tags '!nodebug' tests/$*.bats
+	tests/vm -d $(call cpus,$*) bats --filter-tags '!nodebug,!unpatched' tests/$*.bats
 host:
 	bats tests/host/ci.bats tests/host/unit.bats tests/host/vm.bats
 kmemleak:
@@ -210,8 +217,9 @@ kmemleak:
 # A recursive make each, since what they build needs what deps installs.
 test: deps				## run every suite: the host's, and in the VM
 	$Q$(MAKE) kernel
+	$(BASE:%=$Q$(MAKE) kernel-%)
 	$Q$(MAKE) -j$(JOBS) testbins unit fuzz
-	$Q$(together) host $(VMSUITES)
+	$Q$(together) host $(BASE) $(VMSUITES)
 test-debug: deps			## run the suites on the debug kernel, some with kmemleak
 	$Q$(MAKE) kernel-debug
 	$Q$(MAKE) -j$(JOBS) testbins
@@ -223,7 +231,7 @@ test-kernel: deps			## test the way of a patch into the kernel
 test-unit: unit fuzz			## run unit tests and fuzz targets
 	bats tests/host/unit.bats
 $(SUITES): test-%: testbins kernel	## run one feature's suites in the VM
-	tests/vm bats $(wildcard tests/$*.bats tests/$*-*.bats)
+	tests/vm bats --filter-tags '!unpatched' $(wildcard tests/$*.bats tests/$*-*.bats)
 lint: deps				## check the sources
 	$Q$(MAKE) kernel all
 	bats tests/host/lint.bats
@@ -250,8 +258,8 @@ help:					## this text
 	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);sub(/.\(SUITES\)/,"test-F",$$1);sub(/.\(FEATURES\)/,"F",$$1);sub(/%/,"F",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
 
 -include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests tests/bench san san/unit fuzzobj fuzzobj/fuzz)))
-.PHONY: all clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
-	host kernel-tree kmemleak lint man test test-debug test-kernel test-unit testbins unit veristat \
+.PHONY: all base clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
+	host kernel-base kernel-tree kmemleak lint man test test-debug test-kernel test-unit testbins unit veristat \
 	vm-shell vmlinux FORCE $(FEATURES) $(SUITES) $(VMSUITES) $(DBSUITES)
 .DELETE_ON_ERROR:
 .SECONDARY:

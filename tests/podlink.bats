@@ -110,6 +110,7 @@ everywhere() {
 	left
 }
 
+# bats test_tags=base
 @test "podlink: netkit in L3 mode forwards between pods, host and world" {
 	requires root kernel:6.7 tool:jq
 	everywhere --
@@ -361,9 +362,9 @@ everywhere() {
 	left
 }
 
+# bats test_tags=unpatched
 @test "podlink: set needs a kernel that can, and else changes nothing" {
 	requires root kernel:6.7 tool:jq
-	! patched podlink/0002 || skip "this kernel can"
 	pl 0 add "$x" --netns "$a"
 	pl 0 show "$x" -j
 	before=$output
