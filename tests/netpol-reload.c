@@ -43,10 +43,10 @@ int main(int argc, char **argv)
 		want[i].text = text;
 	}
 	for (i = 0; i < n; i++) {
-		lock = np_lock(true);
+		lock = pins_lock(NP_ROOT, true);
 		if (lock < 0 || np_load(argv[1], "reload", &want[i & 1], false, &loaded))
 			return FAILED;
-		close(lock);
+		pins_unlock(lock);
 		if (loaded.unchanged)
 			return FAILED;
 		for (before = judged(argv[1]); judged(argv[1]) < before + packets;)

@@ -398,7 +398,7 @@ everywhere() {
 	[ -z "$output" ]
 	probe "$a" "$w" 'tcp 10.0.0.2 > 192.0.2.9:80 = pass' 'tcp [fd00::2] > [2001:db8::9]:80 = pass'
 	pl 0 --probe -j
-	json '.ok and all(.needs[]; .has)'
+	json '.ok and all(.needs[]; .present)'
 	pl 0 del "$x"
 	left
 }

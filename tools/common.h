@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What every tool does in the same way.
+ * What every tool does in the same way. A tool describes itself in a struct tool, and its
+ * main() calls tool_main(), which does the rest of main(). Each of its verbs returns an
+ * exit code and has told by then what went wrong.
  */
 #ifndef COMMON_H
 #define COMMON_H
 
+#include <argp.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,7 +25,42 @@ enum {
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-extern int verbosity;		/* -v: libbpf's warnings, -vv: all, with the verifier's log */
+/* --- the command line --- */
+
+/* The options that all tools have. */
+extern struct asked {
+	bool json;		/* -j */
+	bool dry_run;
+	int verbose;		/* -v: libbpf's warnings, -vv: all, with the verifier's log */
+} asked;
+
+struct verb {
+	const char *name;
+	int (*run)(int argc, char **argv);	/* with the arguments behind the name */
+};
+
+struct tool {
+	const struct argp_option *options;	/* those of its own */
+	argp_parser_t parse;
+	const char *args_doc, *doc;
+	const struct verb *verbs;		/* to one without a name */
+	int (*ready)(void);			/* before a verb or --probe; NULL: nothing */
+	int (*probe)(void);
+};
+
+int tool_main(const struct tool *tool, int argc, char **argv);
+
+/* For a tool's parser; what does not fit is a usage error. */
+__u32 option_u32(struct argp_state *state, const char *option, const char *arg, __u32 min,
+		 __u32 max);
+/* One of two words or more, NULL at the end: which. */
+int option_word(struct argp_state *state, const char *option, const char *arg,
+		const char *const *words);
+
+/* What is wrong with a verb's arguments; USAGE. */
+int usage_error(const char *verb, const char *what);
+
+/* --- messages --- */
 
 /* "TOOL: ..." and a newline to stderr. */
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -30,7 +68,27 @@ void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void complain_err(int err, const char *object, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-int libbpf_printer(enum libbpf_print_level level, const char *fmt, va_list ap);
+/* --- results --- */
+
+/* One document and a newline to stdout; takes the reference. DONE or FAILED. */
+int json_out(json_t *doc);
+
+/* One change: a line, or with -j an element of "changes"; with --dry-run what would be done. */
+void change(const char *object, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The end of a verb that changes things. kind: what the object is called in JSON. */
+int report(const char *kind, const char *object, int rc);
+
+/* A line of --probe. */
+struct need {
+	const char *name;
+	const char *what;		/* to install or to configure where it is not there */
+	bool there, optional;
+};
+
+/* All of --probe. LACKING where something is not there that is not optional. */
+int report_needs(const struct need *needs, size_t n);
+
+/* --- input --- */
 
 /* A whole decimal number in [min, max]. */
 bool parse_u32(const char *text, __u32 min, __u32 max, __u32 *value);
@@ -38,17 +96,40 @@ bool parse_u32(const char *text, __u32 min, __u32 max, __u32 *value);
 /* A file, or "-": standard input. malloc'd with a NUL behind it. 0 or -errno; -EFBIG above max. */
 int read_file(const char *path, size_t max, char **text, size_t *len);
 
+/* --- network namespaces --- */
+
 /* A path, or a name below /run/netns. 0 or -errno. */
 int netns_open(const char *name);
 int netns_enter(const char *name);
 /* The cookie that names the current network namespace for good; 0: not known. */
 __u64 netns_cookie(void);
 
-/* One document and a newline to stdout; takes the reference. False: no memory, or a full disk. */
-bool json_out(json_t *doc);
+/* --- pins --- */
 
-/* The end of main: what standard output did not take is a failure; rc < 0 asks for usage. */
-struct argp;
-int finish(int rc, const struct argp *argp);
+#define BPFFS		"/sys/fs/bpf"
+#define PIN_ROOT	BPFFS "/skelkit"	/* each tool has a directory here: its root */
+#define PIN_PATH	160
+
+/* dir/name, or false: too long. */
+bool pin_path(char path[PIN_PATH], const char *dir, const char *name);
+/* A descriptor, or -errno. */
+int pin_get(const char *dir, const char *name);
+/* 0 or -errno. */
+int pin_put(int fd, const char *dir, const char *name);
+int pin_unlink(const char *dir, const char *name);
+/* A directory, if it is there, with its pins. */
+int pin_dir_remove(const char *dir);
+
+/* Whether pins can be at all: DONE, or an exit code and a message. */
+int pins_check(void);
+/* Lock a tool's root: a descriptor, closed to unlock, or -errno; -EWOULDBLOCK only without wait. */
+int pins_lock(const char *root, bool wait);
+/*
+ * The begin of a verb that changes things: pins_check(), make the root, lock it. *fd is closed
+ * to unlock; with --dry-run there is nothing to lock, and it is -1.
+ */
+int pins_change(const char *root, int *fd);
+/* And its end, on any way out. */
+void pins_unlock(int fd);
 
 #endif

@@ -2,18 +2,13 @@
 #include <net/if.h>		/* before the headers of the kernel that define the same */
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/if_arp.h>
 #include <linux/if_ether.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 #include <linux/pkt_sched.h>
 #include <bpf/bpf.h>
@@ -88,72 +83,23 @@ int np_dev_l2(const struct np_dev *dev)
 	}
 }
 
-/* --- pins --- */
-
-static bool path_join(char path[NP_PATH], const char *dir, const char *name)
-{
-	return snprintf(path, NP_PATH, "%s/%s", dir, name) < NP_PATH;
-}
-
-int np_pin_get(const char *dir, const char *name)
-{
-	char path[NP_PATH];
-	int fd;
-
-	if (!path_join(path, dir, name))
-		return -ENAMETOOLONG;
-	fd = bpf_obj_get(path);
-	return fd < 0 ? -errno : fd;
-}
-
-int np_pin_unlink(const char *dir, const char *name)
-{
-	char path[NP_PATH];
-
-	if (!path_join(path, dir, name))
-		return -ENAMETOOLONG;
-	return unlink(path) ? -errno : 0;
-}
-
-int np_pin_put(int fd, const char *dir, const char *name)
-{
-	char path[NP_PATH];
-
-	if (!path_join(path, dir, name))
-		return -ENAMETOOLONG;
-	return bpf_obj_pin(fd, path) ? -errno : 0;
-}
+/* --- directories of pins --- */
 
 static bool half_made_name(const char *name)
 {
 	return !strncmp(name, "new_", 4) || !strncmp(name, "old_", 4);
 }
 
-static int dir_empty(const char *dir)
-{
-	DIR *d = opendir(dir);
-	struct dirent *e;
-	int err = 0;
-
-	if (!d)
-		return -errno;
-	while (!err && (e = readdir(d)))
-		if (e->d_name[0] != '.' && unlinkat(dirfd(d), e->d_name, 0))
-			err = -errno;
-	closedir(d);
-	return err;
-}
-
 int np_dir_remove(const char *name)
 {
-	char dir[NP_PATH], gone[NP_PATH];
+	char dir[PIN_PATH], gone[PIN_PATH];
 	int err;
 
-	if (!path_join(dir, NP_ROOT, name))
+	if (!pin_path(dir, NP_ROOT, name))
 		return -ENAMETOOLONG;
 	if (!half_made_name(name)) {
 		/* A name that is taken was left by a removal that was killed. */
-		if (snprintf(gone, sizeof(gone), "%s/old_%s", NP_ROOT, name) >= NP_PATH)
+		if (snprintf(gone, sizeof(gone), "%s/old_%s", NP_ROOT, name) >= PIN_PATH)
 			return -ENAMETOOLONG;
 		err = access(gone, F_OK) ? 0 : np_dir_remove(gone + strlen(NP_ROOT) + 1);
 		if (err)
@@ -162,10 +108,7 @@ int np_dir_remove(const char *name)
 			return -errno;
 		memcpy(dir, gone, sizeof(dir));
 	}
-	err = dir_empty(dir);
-	if (!err && rmdir(dir))
-		err = -errno;
-	return err;
+	return pin_dir_remove(dir);
 }
 
 void np_dir_list_free(char **names)
@@ -212,45 +155,6 @@ int np_dir_list(bool half_made, char ***names)
 	return err;
 }
 
-int np_root_check(bool create)
-{
-	struct statfs st;
-
-	if (statfs(NP_BPFFS, &st) || st.f_type != BPF_FS_MAGIC) {
-		complain("%s: no BPF file system is mounted there; mount -t bpf bpffs %s, or, "
-			 "under `ip netns exec NAME`, use --netns NAME instead",
-			 NP_BPFFS, NP_BPFFS);
-		return FAILED;
-	}
-	if (!create || !access(NP_ROOT, F_OK))
-		return DONE;
-	if ((mkdir(NP_BPFFS "/skelkit", 0755) && errno != EEXIST) ||
-	    (mkdir(NP_ROOT, 0755) && errno != EEXIST)) {
-		complain_err(errno, NP_ROOT, "cannot create the directory");
-		return FAILED;
-	}
-	return DONE;
-}
-
-int np_lock(bool wait)
-{
-	int fd = open(NP_ROOT, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err;
-
-	if (fd < 0)
-		return -errno;
-	if (!flock(fd, LOCK_EX | LOCK_NB))
-		return fd;
-	if (errno == EWOULDBLOCK && wait) {
-		if (verbosity)
-			complain("waiting for another netpol to finish");
-		if (!flock(fd, LOCK_EX))
-			return fd;
-	}
-	err = -errno;
-	close(fd);
-	return err;
-}
-
 /* --- instances --- */
 
 bool np_inst_parse(const char *name, __u64 *netns, __u32 *ifindex)
@@ -287,7 +191,7 @@ static int link_open(const char *dir, enum np_hook hook, struct np_link *link)
 	struct bpf_link_info info = {};
 	__u32 len = sizeof(info);
 
-	link->fd = np_pin_get(dir, np_hooks[hook].pin);
+	link->fd = pin_get(dir, np_hooks[hook].pin);
 	if (link->fd == -ENOENT) {
 		link->fd = -1;
 		return 0;
@@ -313,9 +217,9 @@ int np_inst_open(const char *name, struct np_inst *inst)
 	for (int i = 0; i < NP_HOOKS; i++)
 		inst->link[i].fd = -1;
 	if (snprintf(inst->name, sizeof(inst->name), "%s", name) >= (int)sizeof(inst->name) ||
-	    !path_join(inst->dir, NP_ROOT, name))
+	    !pin_path(inst->dir, NP_ROOT, name))
 		return -ENAMETOOLONG;
-	fd = np_pin_get(inst->dir, "np_state");
+	fd = pin_get(inst->dir, "np_state");
 	if (fd < 0)
 		return fd == -ENOENT && access(inst->dir, F_OK) ? 0 : fd;
 	inst->exists = true;
@@ -599,7 +503,7 @@ static int maps_by_pin(struct bpf_object *obj, const char *dir, __u32 flows)
 	struct bpf_map_info info = {};
 	__u32 len = sizeof(info);
 	struct bpf_map *map;
-	char path[NP_PATH];
+	char path[PIN_PATH];
 	int fd, err;
 
 	bpf_object__for_each_map(map, obj) {
@@ -607,7 +511,7 @@ static int maps_by_pin(struct bpf_object *obj, const char *dir, __u32 flows)
 
 		if (bpf_map__is_internal(map))
 			continue;
-		if (!path_join(path, dir, name))
+		if (!pin_path(path, dir, name))
 			return -ENAMETOOLONG;
 		err = bpf_map__set_pin_path(map, path);
 		if (err)
@@ -692,7 +596,7 @@ static __u64 body_hash(__u32 tier, __u32 l2_len)
 /* Verification is most of the cost of an attach: not again for a body that is there. */
 static bool body_there(const char *dir, enum np_hook hook, __u32 tier, __u64 hash)
 {
-	int jump = np_pin_get(dir, np_hooks[hook].jump), notes = np_pin_get(dir, "np_bodies");
+	int jump = pin_get(dir, np_hooks[hook].jump), notes = pin_get(dir, "np_bodies");
 	__u32 slot = hook * NP_TIERS + tier, id;
 	__u64 note;
 	bool there = jump >= 0 && notes >= 0 && !bpf_map_lookup_elem(jump, &tier, &id) &&
@@ -745,7 +649,7 @@ int np_bodies_follow(const char *dir, __u32 from, __u32 to, __u32 l2_len)
 	int err = 0;
 
 	for (int hook = 0; !err && hook < NP_HOOKS; hook++) {
-		int jump = np_pin_get(dir, np_hooks[hook].jump);
+		int jump = pin_get(dir, np_hooks[hook].jump);
 		__u32 id;
 
 		if (jump < 0)

@@ -21,12 +21,11 @@
 #include <linux/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "common.h"
 #include "netpol.h"
 #include "netpol-rules.h"
 
-#define NP_BPFFS	"/sys/fs/bpf"
-#define NP_ROOT		NP_BPFFS "/skelkit/netpol"
-#define NP_PATH		128
+#define NP_ROOT		PIN_ROOT "/netpol"
 
 extern const struct np_hook_desc {
 	const char *name;
@@ -61,8 +60,8 @@ struct np_link {
 };
 
 struct np_inst {
-	char name[NP_PATH / 2];
-	char dir[NP_PATH];
+	char name[PIN_PATH / 2];
+	char dir[PIN_PATH];
 	bool exists;
 	bool moved;			/* found by its links: the device changed its netns */
 	__u32 state_id;			/* of np_state: a program that uses this map is ours */
@@ -82,19 +81,11 @@ void np_inst_close(struct np_inst *inst);
 /* Links are pinned, and all of them are dead. */
 bool np_inst_links_dead(const struct np_inst *inst);
 
-int np_pin_get(const char *dir, const char *name);
-int np_pin_unlink(const char *dir, const char *name);
-int np_pin_put(int fd, const char *dir, const char *name);
 /* Remove a directory with its pins; the name goes first. */
 int np_dir_remove(const char *name);
 /* Names of instances (or, with half_made, of new_* and old_*), NULL at the end. */
 int np_dir_list(bool half_made, char ***names);
 void np_dir_list_free(char **names);
-
-/* 0, or a message was printed and this is the exit code. */
-int np_root_check(bool create);
-/* A descriptor whose closing ends the lock, or -errno. wait unset: -EWOULDBLOCK if it is held. */
-int np_lock(bool wait);
 
 #define NP_PROGS_MAX	64
 

@@ -35,7 +35,7 @@ say(bool problem, const char *object, const char *next, const char *fmt, ...)
 	json_array_append_new(found.list, json_pack("{s:s, s:s, s:s, s:s}", "severity",
 						    problem ? "problem" : "note", "object", object,
 						    "what", what, "next", next));
-	if (!env.json)
+	if (!asked.json)
 		printf("%s: %s: %s; %s\n", problem ? "problem" : "note", object, what, next);
 }
 
@@ -46,7 +46,7 @@ static bool fixed(const char *name)
 
 	if (!env.fix || found.lock < 0)
 		return false;
-	if (!env.dry_run) {
+	if (!asked.dry_run) {
 		err = np_dir_remove(name);
 		if (err) {
 			complain_err(err, name, "cannot remove");
@@ -54,7 +54,7 @@ static bool fixed(const char *name)
 		}
 	}
 	say(false, name, "nothing is left to do", "%s",
-	    env.dry_run ? "would be removed" : "removed");
+	    asked.dry_run ? "would be removed" : "removed");
 	return true;
 }
 
@@ -70,14 +70,14 @@ static void check_mounts(void)
 
 		if (dash && sscanf(line, "%*s %*s %*s %*s %255s", point) == 1 &&
 		    sscanf(dash, " - %63s", type) == 1 && !strcmp(type, "bpf") &&
-		    !strcmp(point, NP_BPFFS))
+		    !strcmp(point, BPFFS))
 			n++;
 	}
 	free(line);
 	if (f)
 		fclose(f);
 	if (n > 1)
-		say(true, NP_BPFFS, "umount " NP_BPFFS " until one is left, then look again",
+		say(true, BPFFS, "umount " BPFFS " until one is left, then look again",
 		    "%u BPF file systems are mounted one over the other and hide pins", n);
 }
 
@@ -318,16 +318,14 @@ int verb_doctor(int argc, char **argv)
 	__u64 here;
 	int rc;
 
-	if (argc) {
-		complain("doctor: takes no arguments; see netpol --help");
-		return USAGE;
-	}
-	rc = np_root_check(false);
+	if (argc)
+		return usage_error("doctor", "takes no arguments");
+	rc = pins_check();
 	if (rc)
 		return rc;
 	found.list = json_array();
 	/* --fix waits for its turn; only to look, nobody is held up. */
-	found.lock = np_lock(env.fix);
+	found.lock = pins_lock(NP_ROOT, env.fix);
 	here = netns_cookie();
 	check_mounts();
 	check_half_made();
@@ -341,11 +339,10 @@ int verb_doctor(int argc, char **argv)
 		if (!np_dev_find(d->if_name, &dev))
 			check_dev(&dev);
 	if_freenameindex(all);
-	if (found.lock >= 0)
-		close(found.lock);
-	if (env.json)
+	pins_unlock(found.lock);
+	if (asked.json)
 		rc = json_out(json_pack("{s:b, s:O}", "ok", !found.problems, "findings",
-					found.list)) ? DONE : FAILED;
+					found.list));
 	else if (!json_array_size(found.list))
 		printf("no problems\n");
 	json_decref(found.list);

@@ -47,7 +47,7 @@ static int value_read(int fd, void **value, __u32 *size)
 /* Open, read or write element 0 of a pinned map, close. */
 static int pinned_get(const char *dir, const char *name, void *value)
 {
-	int fd = np_pin_get(dir, name), err;
+	int fd = pin_get(dir, name), err;
 
 	if (fd < 0)
 		return fd;
@@ -89,7 +89,7 @@ static int table_open(const char *dir, __u32 id)
 		int fd;
 
 		snprintf(name, sizeof(name), "table%d", i);
-		fd = np_pin_get(dir, name);
+		fd = pin_get(dir, name);
 		if (fd < 0)
 			continue;
 		if (!map_info(fd, &info) && info.id == id)
@@ -109,7 +109,7 @@ static int text_read(const char *dir, struct np_live *live, const char **why)
 
 	snprintf(name, sizeof(name), "text%u", gen & 1);
 	*why = "the pin of the policy's text is missing";
-	fd = np_pin_get(dir, name);
+	fd = pin_get(dir, name);
 	if (fd < 0)
 		return fd == -ENOENT ? -EUCLEAN : fd;
 	err = value_read(fd, (void **)&value, &size);
@@ -280,7 +280,7 @@ int np_counts_read(const char *dir, __u32 n, struct np_count *counts)
 	memset(counts, 0, n * sizeof(*counts));
 	for (__u32 at = 0; !err && at < n; at += NP_SLOT_PAGE) {
 		snprintf(name, sizeof(name), "count%u", at / NP_SLOT_PAGE);
-		fd = np_pin_get(dir, name);
+		fd = pin_get(dir, name);
 		if (fd < 0)
 			return fd;
 		err = np_page_read(fd, n - at < NP_SLOT_PAGE ? n - at : NP_SLOT_PAGE, counts + at);
@@ -291,7 +291,7 @@ int np_counts_read(const char *dir, __u32 n, struct np_count *counts)
 
 int np_stats_read(const char *dir, struct np_count stats[__NP_S_MAX])
 {
-	int fd = np_pin_get(dir, "np_stats"), err;
+	int fd = pin_get(dir, "np_stats"), err;
 
 	if (fd < 0)
 		return fd;
@@ -342,8 +342,8 @@ static int page_new(const char *dir, int counts_fd, __u32 page, struct pages *ne
 		return 0;
 	/* The pin is older than the entry, so that no page is in use and out of reach. */
 	snprintf(name, sizeof(name), "count%u", page);
-	err = np_pin_unlink(dir, name);
-	return err && err != -ENOENT ? err : np_pin_put(fd, dir, name);
+	err = pin_unlink(dir, name);
+	return err && err != -ENOENT ? err : pin_put(fd, dir, name);
 }
 
 /* A page that is in use, or -ENOENT. */
@@ -355,7 +355,7 @@ static int page_open(const char *dir, int counts_fd, __u32 page)
 	if (bpf_map_lookup_elem(counts_fd, &page, &id))
 		return -errno;
 	snprintf(name, sizeof(name), "count%u", page);
-	return np_pin_get(dir, name);
+	return pin_get(dir, name);
 }
 
 static int slots_clear(int fd, __u32 *keys, __u32 n)
@@ -386,7 +386,7 @@ static int counts_prepare(const char *dir, const __u32 *slots, const bool *fresh
 			  __u32 high)
 {
 	__u32 *clear = malloc((n + 1ul) * sizeof(*clear)), nclear = 0, at = 0;
-	int counts_fd = np_pin_get(dir, "np_counts"), fd, err = 0, flushed;
+	int counts_fd = pin_get(dir, "np_counts"), fd, err = 0, flushed;
 	struct pages new = {};
 
 	if (!clear)
@@ -442,8 +442,8 @@ static int pin_replace(int fd, const char *dir, const char *name, __u32 gen)
 	int err;
 
 	snprintf(pin, sizeof(pin), "%s%u", name, gen & 1);
-	err = np_pin_unlink(dir, pin);
-	return err && err != -ENOENT ? err : np_pin_put(fd, dir, pin);
+	err = pin_unlink(dir, pin);
+	return err && err != -ENOENT ? err : pin_put(fd, dir, pin);
 }
 
 static int text_put(const char *dir, const char *ifname, struct np_text *head, const char *text)
@@ -477,7 +477,7 @@ static int text_put(const char *dir, const char *ifname, struct np_text *head, c
  */
 static int table_flip(const char *dir, int fd, __u32 tier, __u32 gen, __u32 adopt)
 {
-	int state_fd = np_pin_get(dir, "np_state"), tier_fd[NP_TIERS], err = 0;
+	int state_fd = pin_get(dir, "np_state"), tier_fd[NP_TIERS], err = 0;
 	struct np_state old, new = { .tier = tier };
 	struct timespec now;
 	char name[16];
@@ -485,7 +485,7 @@ static int table_flip(const char *dir, int fd, __u32 tier, __u32 gen, __u32 adop
 
 	for (__u32 t = 0; t < NP_TIERS; t++) {
 		tier_name(name, t);
-		tier_fd[t] = np_pin_get(dir, name);
+		tier_fd[t] = pin_get(dir, name);
 		if (tier_fd[t] < 0)
 			err = tier_fd[t];
 	}

@@ -225,15 +225,13 @@ int verb_show(int argc, char **argv)
 {
 	json_t *devices = json_array(), *others = NULL, *o;
 	struct if_nameindex *all = NULL;
-	int rc = np_root_check(false);
+	int rc = pins_check();
 	struct np_dev dev;
 	bool any;
 	size_t i;
 
-	if (argc > 1) {
-		complain("show: takes at most DEV; see netpol --help");
-		rc = USAGE;
-	}
+	if (argc > 1)
+		rc = usage_error("show", "takes at most DEV");
 	if (!rc && argc) {
 		rc = np_dev_arg(argv[0], &dev);
 		if (!rc)
@@ -257,9 +255,9 @@ int verb_show(int argc, char **argv)
 		json_decref(others);
 		return rc;
 	}
-	if (env.json)
+	if (asked.json)
 		return json_out(json_pack("{s:o, s:o}", "devices", devices, "elsewhere",
-					  others ?: json_array())) ? DONE : FAILED;
+					  others ?: json_array()));
 	json_array_foreach(devices, i, o)
 		dev_print(o);
 	json_array_foreach(others, i, o)
@@ -340,8 +338,8 @@ static int stats_once(const struct np_dev *dev, const struct np_inst *inst)
 	if (err) {
 		complain_err(err, dev->name, "cannot read the counters");
 		rc = FAILED;
-	} else if (env.json) {
-		rc = json_out(stats_json(&live, counts, stats)) ? DONE : FAILED;
+	} else if (asked.json) {
+		rc = json_out(stats_json(&live, counts, stats));
 	} else {
 		stats_print(&live, counts, stats);
 		rc = fflush(stdout) ? FAILED : DONE;
@@ -381,10 +379,8 @@ int verb_stats(int argc, char **argv)
 	struct np_dev dev;
 	__u64 ticks;
 
-	if (argc != 1) {
-		complain("stats: takes DEV; see netpol --help");
-		return USAGE;
-	}
+	if (argc != 1)
+		return usage_error("stats", "takes DEV");
 	rc = np_inst_arg(argv[0], &dev, &inst);
 	if (!rc)
 		rc = stats_once(&dev, &inst);
@@ -467,7 +463,7 @@ static int log_event(void *ctx, void *data, size_t size)
 	proto = np_proto_name(e->proto);
 	snprintf(number, sizeof(number), "%u", e->proto);
 	icmp = e->proto == (e->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
-	if (env.json) {
+	if (asked.json) {
 		json_t *o = json_pack("{s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}",
 				      "time", when, "verdict", np_verdict_name(e->verdict),
 				      "direction", np_dir_name(e->dir), "proto", proto ?: number,
@@ -543,16 +539,14 @@ int verb_log(int argc, char **argv)
 	struct np_dev dev;
 	int fd = -1, rc;
 
-	if (argc != 1) {
-		complain("log: takes DEV; see netpol --help");
-		return USAGE;
-	}
+	if (argc != 1)
+		return usage_error("log", "takes DEV");
 	rc = np_inst_arg(argv[0], &dev, &inst);
 	if (rc)
 		goto out;
 	log.inst = &inst;
 	log.events = json_array();
-	fd = np_pin_get(inst.dir, "np_events");
+	fd = pin_get(inst.dir, "np_events");
 	if (fd >= 0)
 		ring = ring_buffer__new(fd, log_event, &log, NULL);
 	if (!ring || ring_buffer__consume(ring) < 0) {
@@ -561,8 +555,8 @@ int verb_log(int argc, char **argv)
 	} else if (env.follow) {
 		rc = log_follow(ring, &log);
 		complain("%s: %" PRIu64 " packets", dev.name, (uint64_t)log.seen);
-	} else if (env.json) {
-		rc = json_out(json_pack("{s:O}", "events", log.events)) ? DONE : FAILED;
+	} else if (asked.json) {
+		rc = json_out(json_pack("{s:O}", "events", log.events));
 	}
 	json_decref(log.events);
 	np_live_free(&log.live);

@@ -200,7 +200,7 @@ static int bench_run(struct bench *b, const struct np_frame *frame)
 
 	if (err) {
 		complain_err(err, b->file, "cannot load the program%s",
-			     verbosity < 2 ? " (-vv shows more)" : "");
+			     asked.verbose < 2 ? " (-vv shows more)" : "");
 		return FAILED;
 	}
 	if (packet_of(frame, dir, &pkt)) {
@@ -233,7 +233,7 @@ static int bench_run(struct bench *b, const struct np_frame *frame)
 		return FAILED;
 	}
 	text = stat < 0 ? "unknown" : reasons[stat];
-	if (env.json) {
+	if (asked.json) {
 		json_t *o = json_pack("{s:I, s:s, s:s, s:s}", "packet", (json_int_t)b->n,
 				      "direction", np_dir_name(dir), "verdict",
 				      np_verdict_name(verdict), "reason",
@@ -302,10 +302,8 @@ int verb_test(int argc, char **argv)
 	size_t len;
 	int err, rc;
 
-	if (argc != 1 || (!env.packet && !env.pcap)) {
-		complain("test: takes FILE, and --packet or --pcap; see netpol --help");
-		return USAGE;
-	}
+	if (argc != 1 || (!env.packet && !env.pcap))
+		return usage_error("test", "takes FILE, and --packet or --pcap");
 	b.file = argv[0];
 	err = read_file(argv[0], NP_MAX_TEXT, &text, &len);
 	if (err) {
@@ -318,8 +316,8 @@ int verb_test(int argc, char **argv)
 		rc = bench_packet(&b);
 	if (!rc && env.pcap)
 		rc = bench_pcap(&b);
-	if (!rc && env.json)
-		rc = json_out(json_pack("{s:O}", "packets", b.packets)) ? DONE : FAILED;
+	if (!rc && asked.json)
+		rc = json_out(json_pack("{s:O}", "packets", b.packets));
 	netpol__destroy(b.skel[0]);
 	netpol__destroy(b.skel[1]);
 	json_decref(b.packets);

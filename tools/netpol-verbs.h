@@ -13,7 +13,7 @@
 enum np_legacy { NP_LEGACY_AUTO, NP_LEGACY_NEVER, NP_LEGACY_ONLY };
 
 extern struct np_env {
-	bool json, dry_run, ignore_missing, keep, follow, fix, probe;
+	bool ignore_missing, keep, follow, fix;
 	const char *netns, *policy, *packet, *pcap;
 	int dflt, stateless;		/* -1: not told */
 	struct np_order order;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <net/if.h>
-#include <argp.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,47 +14,6 @@
 struct np_env env = { .dflt = -1, .stateless = -1 };
 
 const char *argp_program_version = "netpol (skelkit) 0.1";
-
-/* --- what a verb did --- */
-
-static json_t *changes;
-
-/* One change: a line, or with -j an element of "changes"; with --dry-run what would be done. */
-static void __attribute__((format(printf, 2, 3)))
-change(const struct np_dev *dev, const char *fmt, ...)
-{
-	char line[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	if (!changes)
-		changes = json_array();
-	json_array_append_new(changes, json_string(line));
-	if (!env.json)
-		printf("%s: %s%s\n", dev->name, env.dry_run ? "would " : "", line);
-}
-
-/* The end of a verb that changes things. */
-static int report(const struct np_dev *dev, int rc)
-{
-	bool changed = json_array_size(changes);
-
-	if (rc) {
-		json_decref(changes);
-		return rc;
-	}
-	if (!env.json) {
-		json_decref(changes);
-		if (!changed)
-			printf("%s: unchanged\n", dev->name);
-		return DONE;
-	}
-	return json_out(json_pack("{s:s, s:b, s:b, s:o}", "device", dev->name, "dry_run",
-				  env.dry_run, "changed", changed, "changes",
-				  changes ?: json_array())) ? DONE : FAILED;
-}
 
 /* --- arguments --- */
 
@@ -91,7 +49,7 @@ static int inst_of(const struct np_dev *dev, struct np_inst *inst)
 
 int np_inst_arg(const char *arg, struct np_dev *dev, struct np_inst *inst)
 {
-	int rc = np_root_check(false);
+	int rc = pins_check();
 
 	memset(inst, 0, sizeof(*inst));
 	for (int i = 0; i < NP_HOOKS; i++)
@@ -122,27 +80,6 @@ int np_live_arg(const struct np_dev *dev, const struct np_inst *inst, struct np_
 	return FAILED;
 }
 
-/* A lock for whatever changes something; *fd -1 with --dry-run. */
-static int lock_root(int *fd)
-{
-	int rc = np_root_check(!env.dry_run);
-
-	*fd = -1;
-	if (rc || env.dry_run)
-		return rc;
-	*fd = np_lock(true);
-	if (*fd >= 0)
-		return DONE;
-	complain_err(*fd, NP_ROOT, "cannot lock");
-	return FAILED;
-}
-
-static int usage_error(const char *verb, const char *what)
-{
-	complain("%s: %s; see netpol --help", verb, what);
-	return USAGE;
-}
-
 static int want_read(struct np_want *want, const char *file, char **text)
 {
 	int err = read_file(file, NP_MAX_TEXT, text, &want->len);
@@ -167,7 +104,7 @@ static void want_init(struct np_want *want)
 static void say_loaded(const struct np_dev *dev, const struct np_loaded *l)
 {
 	if (!l->unchanged)
-		change(dev,
+		change(dev->name,
 		       "load generation %u: %u rules (%u go on counting), default %s%s, %u bytes",
 		       l->gen, l->nrules, l->kept, np_verdict_name(l->dflt),
 		       l->stateless ? ", stateless" : "", l->bytes);
@@ -250,7 +187,7 @@ static int site_load(struct site *s, const char *dir, __u32 flows)
 		return DONE;
 	complain_err(err, s->dev.name, "%s: cannot load the program%s%s", np_hooks[s->hook].name,
 		     err == -EACCES ? " (without CAP_PERFMON the verifier refuses it)" : "",
-		     verbosity < 2 ? " (-vv shows more)" : "");
+		     asked.verbose < 2 ? " (-vv shows more)" : "");
 	return FAILED;
 }
 
@@ -268,7 +205,7 @@ static int dir_failed(const struct np_dev *dev, const char *dir, int err)
 /* A new instance, complete with its policy before anyone can find it. */
 static int inst_create(struct site *s, const struct np_want *want, struct np_loaded *loaded)
 {
-	char name[64], half[64], dir[NP_PATH], final[NP_PATH];
+	char name[64], half[64], dir[PIN_PATH], final[PIN_PATH];
 	int rc, err = 0;
 
 	inst_name(name, "", &s->dev);
@@ -302,18 +239,18 @@ static int inst_create(struct site *s, const struct np_want *want, struct np_loa
 /* Pin under the final name; what had that name goes, and with it the link. */
 static int link_pin(struct site *s, int fd)
 {
-	char half[64], from[2 * NP_PATH], to[2 * NP_PATH];
+	char half[64], from[2 * PIN_PATH], to[2 * PIN_PATH];
 	int err;
 
 	snprintf(half, sizeof(half), "new_%s", np_hooks[s->hook].pin);
 	snprintf(from, sizeof(from), "%s/%s", s->inst.dir, half);
 	snprintf(to, sizeof(to), "%s/%s", s->inst.dir, np_hooks[s->hook].pin);
 	if (s->inst.link[s->hook].fd < 0)
-		return np_pin_put(fd, s->inst.dir, np_hooks[s->hook].pin);
-	err = np_pin_unlink(s->inst.dir, half);
+		return pin_put(fd, s->inst.dir, np_hooks[s->hook].pin);
+	err = pin_unlink(s->inst.dir, half);
 	if (err && err != -ENOENT)
 		return err;
-	err = np_pin_put(fd, s->inst.dir, half);
+	err = pin_put(fd, s->inst.dir, half);
 	if (!err && rename(from, to))
 		err = -errno;
 	return err;
@@ -334,16 +271,16 @@ static int attach_link(struct site *s)
 	if (live && np_order_holds(&s->chain, link->id, &env.order)) {
 		if (!strcmp(link->tag, s->tag))
 			return DONE;
-		change(&s->dev, "update the program of %s (link %u)", hook, link->id);
-		if (env.dry_run)
+		change(s->dev.name, "update the program of %s (link %u)", hook, link->id);
+		if (asked.dry_run)
 			return DONE;
 		if (!bpf_link_update(link->fd, bpf_program__fd(s->gate), NULL))
 			return DONE;
 		complain_err(errno, s->dev.name, "%s: cannot update link %u", hook, link->id);
 		return FAILED;
 	}
-	if (env.dry_run) {
-		change(&s->dev, "%s %s", live ? "move the program of" : "attach", hook);
+	if (asked.dry_run) {
+		change(s->dev.name, "%s %s", live ? "move the program of" : "attach", hook);
 		return DONE;
 	}
 	fd = np_link_make(&s->dev, s->hook, &s->chain, bpf_program__fd(s->gate), &env.order);
@@ -355,7 +292,7 @@ static int attach_link(struct site *s)
 		complain_err(err, s->dev.name, "%s: cannot pin the link", hook);
 		return FAILED;
 	}
-	change(&s->dev, "%s %s", live ? "move the program of" : "attach", hook);
+	change(s->dev.name, "%s %s", live ? "move the program of" : "attach", hook);
 	return DONE;
 }
 
@@ -371,9 +308,9 @@ static int attach_filter(struct site *s, const struct np_filter *old)
 			 s->dev.name, np_hooks[s->hook].name);
 		return LACKING;
 	}
-	change(&s->dev, "%s the legacy filter of %s", old ? "update" : "attach",
+	change(s->dev.name, "%s the legacy filter of %s", old ? "update" : "attach",
 	       np_hooks[s->hook].name);
-	if (env.dry_run)
+	if (asked.dry_run)
 		return DONE;
 	err = np_filter_put(&s->dev, s->hook, s->filters, s->nfilters, old,
 			    bpf_program__fd(s->gate));
@@ -387,15 +324,15 @@ static int attach_filter(struct site *s, const struct np_filter *old)
 /* A device that was moved to this network namespace brings its instance. */
 static int inst_follow(struct site *s)
 {
-	char name[64], to[NP_PATH];
+	char name[64], to[PIN_PATH];
 	int err = 0;
 
 	if (!s->inst.moved)
 		return DONE;
 	inst_name(name, "", &s->dev);
 	snprintf(to, sizeof(to), "%s/%s", NP_ROOT, name);
-	change(&s->dev, "rename %s to %s, the device has moved", s->inst.name, name);
-	if (env.dry_run)
+	change(s->dev.name, "rename %s to %s, the device has moved", s->inst.name, name);
+	if (asked.dry_run)
 		return DONE;
 	if (rename(s->inst.dir, to))
 		err = -errno;
@@ -420,7 +357,7 @@ static int policy_update(struct site *s, struct np_want *want)
 		want->text = live.text;
 		want->len = live.head.len;
 	}
-	rc = np_load(s->inst.dir, s->dev.name, want, env.dry_run, &loaded);
+	rc = np_load(s->inst.dir, s->dev.name, want, asked.dry_run, &loaded);
 	if (!rc)
 		say_loaded(&s->dev, &loaded);
 	np_live_free(&live);
@@ -449,12 +386,12 @@ static int attach_at(struct site *s, struct np_want *want)
 			 s->dev.name);
 		return USAGE;
 	}
-	if (fresh && env.dry_run) {
+	if (fresh && asked.dry_run) {
 		rc = np_load(NULL, s->dev.name, want, true, &loaded);
 		if (rc)
 			return rc;
 		say_loaded(&s->dev, &loaded);
-		change(&s->dev, "attach %s%s", s->legacy ? "the legacy filter of " : "",
+		change(s->dev.name, "attach %s%s", s->legacy ? "the legacy filter of " : "",
 		       np_hooks[s->hook].name);
 		return DONE;
 	}
@@ -534,14 +471,13 @@ static int verb_attach(int argc, char **argv)
 	if (!rc && env.policy)
 		rc = want_read(&want, env.policy, &text);
 	if (!rc)
-		rc = lock_root(&lock);
+		rc = pins_change(NP_ROOT, &lock);
 	if (!rc)
 		rc = attach_at(&s, &want);
 	site_close(&s);
-	if (lock >= 0)
-		close(lock);
+	pins_unlock(lock);
 	free(text);
-	return report(&s.dev, rc);
+	return report("device", s.dev.name, rc);
 }
 
 /* --- detach --- */
@@ -554,11 +490,11 @@ static int link_drop(struct site *s, bool *found)
 	if (link->fd < 0)
 		return DONE;
 	*found = true;
-	change(&s->dev, "detach %s (link %u)", np_hooks[s->hook].name, link->id);
-	if (env.dry_run)
+	change(s->dev.name, "detach %s (link %u)", np_hooks[s->hook].name, link->id);
+	if (asked.dry_run)
 		return DONE;
 	/* The pin first: killed in between, the link goes with us. */
-	err = np_pin_unlink(s->inst.dir, np_hooks[s->hook].pin);
+	err = pin_unlink(s->inst.dir, np_hooks[s->hook].pin);
 	if (!err && link->ifindex && bpf_link_detach(link->fd))
 		err = -errno;
 	close(link->fd);
@@ -577,9 +513,9 @@ static int filter_drop(struct site *s, bool *found)
 	if (!ours)
 		return DONE;
 	*found = true;
-	change(&s->dev, "detach the legacy filter of %s (priority %u)", np_hooks[s->hook].name,
+	change(s->dev.name, "detach the legacy filter of %s (priority %u)", np_hooks[s->hook].name,
 	       ours->prio);
-	if (env.dry_run)
+	if (asked.dry_run)
 		return DONE;
 	err = np_filter_del(&s->dev, s->hook, ours);
 	if (!err)
@@ -633,8 +569,8 @@ static int detach_at(struct site *s)
 	}
 	if (env.keep || others_in_use(s))
 		return DONE;
-	change(&s->dev, "remove the policy and the maps");
-	if (env.dry_run)
+	change(s->dev.name, "remove the policy and the maps");
+	if (asked.dry_run)
 		return DONE;
 	err = np_dir_remove(s->inst.name);
 	if (!err)
@@ -651,13 +587,12 @@ static int verb_detach(int argc, char **argv)
 	site_init(&s);
 	rc = hook_arg("detach", argc, argv, &s);
 	if (!rc)
-		rc = lock_root(&lock);
+		rc = pins_change(NP_ROOT, &lock);
 	if (!rc)
 		rc = detach_at(&s);
 	site_close(&s);
-	if (lock >= 0)
-		close(lock);
-	return report(&s.dev, rc);
+	pins_unlock(lock);
+	return report("device", s.dev.name, rc);
 }
 
 /* --- upgrade, downgrade --- */
@@ -704,7 +639,7 @@ static int convert(const char *verb, bool up, int argc, char **argv)
 		return usage_error(verb, "takes DEV");
 	env.legacy = up ? NP_LEGACY_NEVER : NP_LEGACY_AUTO;
 	env.order = (struct np_order){};
-	rc = lock_root(&lock);
+	rc = pins_change(NP_ROOT, &lock);
 	for (int hook = 0; !rc && hook < NP_HOOKS; hook++) {
 		if (!np_hooks[hook].legacy)
 			continue;
@@ -722,9 +657,8 @@ static int convert(const char *verb, bool up, int argc, char **argv)
 			rc = downgrade_at(&s);
 		site_close(&s);
 	}
-	if (lock >= 0)
-		close(lock);
-	return report(&s.dev, rc);
+	pins_unlock(lock);
+	return report("device", s.dev.name, rc);
 }
 
 static int verb_upgrade(int argc, char **argv)
@@ -742,7 +676,7 @@ static int verb_downgrade(int argc, char **argv)
 static int load_text(const struct np_dev *dev, const struct np_inst *inst, struct np_want *want)
 {
 	struct np_loaded loaded;
-	int rc = np_load(inst->dir, dev->name, want, env.dry_run, &loaded);
+	int rc = np_load(inst->dir, dev->name, want, asked.dry_run, &loaded);
 
 	if (!rc)
 		say_loaded(dev, &loaded);
@@ -762,7 +696,7 @@ static int verb_load(int argc, char **argv)
 		return usage_error("load", "takes DEV and FILE");
 	rc = want_read(&want, argv[1], &text);
 	if (!rc)
-		rc = lock_root(&lock);
+		rc = pins_change(NP_ROOT, &lock);
 	if (!rc)
 		rc = np_inst_arg(argv[0], &s.dev, &s.inst);
 	if (!rc)
@@ -770,10 +704,9 @@ static int verb_load(int argc, char **argv)
 	if (!rc)
 		rc = load_text(&s.dev, &s.inst, &want);
 	site_close(&s);
-	if (lock >= 0)
-		close(lock);
+	pins_unlock(lock);
 	free(text);
-	return report(&s.dev, rc);
+	return report("device", s.dev.name, rc);
 }
 
 static char *words_join(int argc, char **argv)
@@ -852,7 +785,7 @@ static int rule_change(bool add, int argc, char **argv)
 
 	site_init(&s);
 	want_init(&want);
-	rc = arg ? lock_root(&lock) : FAILED;
+	rc = arg ? pins_change(NP_ROOT, &lock) : FAILED;
 	if (!rc)
 		rc = np_inst_arg(argv[0], &s.dev, &s.inst);
 	if (!rc)
@@ -871,11 +804,10 @@ static int rule_change(bool add, int argc, char **argv)
 	}
 	np_live_free(&live);
 	site_close(&s);
-	if (lock >= 0)
-		close(lock);
+	pins_unlock(lock);
 	np_edit_free(&edit);
 	free(arg);
-	return report(&s.dev, rc);
+	return report("device", s.dev.name, rc);
 }
 
 static int rule_list(const char *arg)
@@ -889,11 +821,11 @@ static int rule_list(const char *arg)
 	rc = np_inst_arg(arg, &dev, &inst);
 	if (!rc)
 		rc = np_live_arg(&dev, &inst, &live);
-	if (!rc && env.json) {
+	if (!rc && asked.json) {
 		doc = np_policy_json(live.policy);
 		if (doc)
 			json_object_set_new(doc, "generation", json_integer(live.head.gen));
-		rc = json_out(doc) ? DONE : FAILED;
+		rc = json_out(doc);
 	} else if (!rc) {
 		rc = np_policy_print_rules(stdout, live.policy) ? FAILED : DONE;
 	}
@@ -925,10 +857,7 @@ static bool hook_there(enum bpf_attach_type type)
 
 static int probe(void)
 {
-	const struct {
-		const char *name, *need;
-		bool there, optional;
-	} rows[] = {
+	const struct need needs[] = {
 		{"bpf", "CONFIG_BPF_SYSCALL, CAP_BPF and CAP_NET_ADMIN",
 		 libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SCHED_CLS, NULL) == 1, false},
 		{"map of maps", "Linux 4.12",
@@ -945,37 +874,25 @@ static int probe(void)
 		{"tcx", "Linux 6.6; else legacy filters", hook_there(BPF_TCX_INGRESS), true},
 		{"netkit", "CONFIG_NETKIT, Linux 6.7", hook_there(BPF_NETKIT_PRIMARY), true},
 	};
-	json_t *list = json_array();
-	bool ok = true;
 
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		ok &= rows[i].there || rows[i].optional;
-		json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:s}", "name", rows[i].name,
-						      "present", rows[i].there, "optional",
-						      rows[i].optional, "need", rows[i].need));
-		if (!env.json)
-			printf("%-14s %s%s%s\n", rows[i].name, rows[i].there ? "yes" : "no: ",
-			       rows[i].there ? "" : rows[i].need,
-			       !rows[i].there && rows[i].optional ? " (optional)" : "");
-	}
-	if (env.json)
-		json_out(json_pack("{s:b, s:o}", "ok", ok, "needs", list));
-	else
-		json_decref(list);
-	return ok ? DONE : LACKING;
+	return report_needs(needs, ARRAY_SIZE(needs));
 }
 
 /* --- command line --- */
 
-static const struct {
-	const char *name;
-	int (*run)(int argc, char **argv);
-} verbs[] = {
-	{ "attach", verb_attach }, { "detach", verb_detach }, { "load", verb_load },
-	{ "rule", verb_rule }, { "show", verb_show }, { "stats", verb_stats }, { "log", verb_log },
-	{ "test", verb_test }, { "upgrade", verb_upgrade }, { "downgrade", verb_downgrade },
-	{ "doctor", verb_doctor },
-};
+static const struct verb verbs[] = {
+	{"attach", verb_attach},
+	{"detach", verb_detach},
+	{"load", verb_load},
+	{"rule", verb_rule},
+	{"show", verb_show},
+	{"stats", verb_stats},
+	{"log", verb_log},
+	{"test", verb_test},
+	{"upgrade", verb_upgrade},
+	{"downgrade", verb_downgrade},
+	{"doctor", verb_doctor},
+	{}};
 
 enum {
 	OPT_DEFAULT = 256,
@@ -993,9 +910,7 @@ enum {
 	OPT_ADOPT,
 	OPT_PACKET,
 	OPT_PCAP,
-	OPT_DRY_RUN,
 	OPT_FIX,
-	OPT_PROBE,
 	OPT_NETNS,
 };
 
@@ -1030,10 +945,6 @@ static const struct argp_option options[] = {
 	{"pcap", OPT_PCAP, "FILE", 0, "test: the packets of this capture", 0},
 	{"fix", OPT_FIX, NULL, 0, "doctor: remove what is ours and dead", 0},
 	{"netns", OPT_NETNS, "NAME", 0, "the network namespace of DEV: a name or a path", 0},
-	{"json", 'j', NULL, 0, "print JSON", 0},
-	{"dry-run", OPT_DRY_RUN, NULL, 0, "say what would change", 0},
-	{"probe", OPT_PROBE, NULL, 0, "say what this kernel has of what netpol needs", 0},
-	{"verbose", 'v', NULL, 0, "show libbpf's warnings; twice: all it says", 0},
 	{}};
 
 static void set_place(struct argp_state *state, int place, const char *ref)
@@ -1044,42 +955,17 @@ static void set_place(struct argp_state *state, int place, const char *ref)
 	env.order.ref = ref;
 }
 
-static void set_u32(struct argp_state *state, const char *name, const char *arg, __u32 min,
-		    __u32 max, __u32 *value)
-{
-	if (!parse_u32(arg, min, max, value))
-		argp_error(state, "--%s takes a number from %u to %u", name, min, max);
-}
-
-static int word_index(const char *word, const char *const *words)
-{
-	for (int i = 0; words[i]; i++)
-		if (!strcmp(word, words[i]))
-			return i;
-	return -1;
-}
-
-/* What is no option, wherever it stands. */
-static struct {
-	char **arg;
-	int n;
-} words;
-
 static error_t parse_opt(int key, char *arg, struct argp_state *state)
 {
 	static const char *const verdicts[] = { "deny", "allow", "next", NULL };
 	static const char *const legacies[] = { "auto", "never", "only", NULL };
-	int n;
-	__u32 revision;
 
 	switch (key) {
 	case 'p':
 		env.policy = arg;
 		break;
 	case OPT_DEFAULT:
-		env.dflt = word_index(arg, verdicts);
-		if (env.dflt < 0)
-			argp_error(state, "--default takes deny, allow or next");
+		env.dflt = option_word(state, "default", arg, verdicts);
 		break;
 	case OPT_FIRST:
 		set_place(state, NP_FIRST, NULL);
@@ -1094,14 +980,11 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 		set_place(state, NP_AFTER_REF, arg);
 		break;
 	case OPT_REVISION:
-		set_u32(state, "expected-revision", arg, 1, UINT32_MAX, &revision);
-		env.order.revision = revision;
+		env.order.revision =
+			option_u32(state, "expected-revision", arg, 1, UINT32_MAX);
 		break;
 	case OPT_LEGACY:
-		n = word_index(arg, legacies);
-		if (n < 0)
-			argp_error(state, "--legacy takes auto, never or only");
-		env.legacy = n;
+		env.legacy = option_word(state, "legacy", arg, legacies);
 		break;
 	case OPT_IGNORE:
 		env.ignore_missing = true;
@@ -1110,17 +993,17 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 		env.keep = true;
 		break;
 	case OPT_FLOWS:
-		set_u32(state, "flows", arg, 16, 1 << 24, &env.flows);
+		env.flows = option_u32(state, "flows", arg, 16, 1 << 24);
 		break;
 	case OPT_STATELESS:
 	case OPT_STATEFUL:
 		env.stateless = key == OPT_STATELESS;
 		break;
 	case OPT_ADOPT:
-		set_u32(state, "adopt", arg, 1, 86400, &env.adopt);
+		env.adopt = option_u32(state, "adopt", arg, 1, 86400);
 		break;
 	case 'i':
-		set_u32(state, "interval", arg, 1, 86400, &env.interval);
+		env.interval = option_u32(state, "interval", arg, 1, 86400);
 		break;
 	case 'f':
 		env.follow = true;
@@ -1136,21 +1019,6 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_NETNS:
 		env.netns = arg;
-		break;
-	case 'j':
-		env.json = true;
-		break;
-	case OPT_DRY_RUN:
-		env.dry_run = true;
-		break;
-	case OPT_PROBE:
-		env.probe = true;
-		break;
-	case 'v':
-		verbosity++;
-		break;
-	case ARGP_KEY_ARG:
-		words.arg[words.n++] = arg;
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -1175,37 +1043,28 @@ static const char doc[] =
 	"  netpol test web.pol --packet 'tcp 10.0.0.1:1234 > 10.0.0.2:443'\n"
 	"  netpol detach tcx-ingress eth0\n";
 
+static int ready(void)
+{
+	int err = env.netns ? netns_enter(env.netns) : 0;
+
+	if (!err)
+		return DONE;
+	complain_err(err, env.netns, "cannot enter the network namespace%s",
+		     err == -EPERM ? " (CAP_SYS_ADMIN)" : "");
+	return FAILED;
+}
+
 int main(int argc, char **argv)
 {
-	static const struct argp argp = { options, parse_opt, args_doc, doc, NULL, NULL, NULL };
-	int err, rc;
+	static const struct tool tool = {
+		.options = options,
+		.parse = parse_opt,
+		.args_doc = args_doc,
+		.doc = doc,
+		.verbs = verbs,
+		.ready = ready,
+		.probe = probe,
+	};
 
-	words.arg = calloc(argc + 1ul, sizeof(*words.arg));
-	if (!words.arg)
-		return FAILED;
-	argv[0] = program_invocation_short_name;
-	argp_err_exit_status = USAGE;
-	if (argp_parse(&argp, argc, argv, 0, NULL, NULL))
-		return USAGE;
-	libbpf_set_print(libbpf_printer);
-	if (env.netns) {
-		err = netns_enter(env.netns);
-		if (err) {
-			complain_err(err, env.netns, "cannot enter the network namespace%s",
-				     err == -EPERM ? " (CAP_SYS_ADMIN)" : "");
-			return FAILED;
-		}
-	}
-	if (env.probe) {
-		rc = words.n ? usage_error("--probe", "takes no arguments") : probe();
-	} else {
-		rc = -1;
-		for (size_t i = 0; words.n && i < ARRAY_SIZE(verbs); i++)
-			if (!strcmp(words.arg[0], verbs[i].name))
-				rc = verbs[i].run(words.n - 1, words.arg + 1);
-		if (rc < 0 && words.n)
-			rc = usage_error(words.arg[0], "no such verb");
-	}
-	free(words.arg);
-	return finish(rc, &argp);
+	return tool_main(&tool, argc, argv);
 }

@@ -278,7 +278,7 @@ static int make_again(struct pl_ns *host, struct pl_path *path, struct pl_link *
 		complain("%s: is there already, with another %s; podlink set or del it first",
 			 link->name, what);
 		rc = FAILED;
-	} else if (env.dry_run) {
+	} else if (asked.dry_run) {
 		rc = DONE;
 	} else {
 		rc = pod_side(&pod, &peer, &changed);
@@ -293,14 +293,15 @@ static int make_again(struct pl_ns *host, struct pl_path *path, struct pl_link *
 		if (!rc)
 			rc = host_side(host, link, &changed);
 		if (!rc && changed)
-			pl_change(link->name, "complete what was missing");
+			change(link->name, "complete what was missing");
 	}
 	pl_ns_close(&pod);
 	return rc;
 }
 
-int verb_add(struct pl_ns *host, int argc, char **argv)
+int verb_add(int argc, char **argv)
 {
+	struct pl_ns *host = &env.host;
 	struct pl_path path = {.pods = -1};
 	struct pl_link link, uplink = {0};
 	struct pl_ns pod = {.fd = -1};
@@ -308,25 +309,25 @@ int verb_add(struct pl_ns *host, int argc, char **argv)
 	__u32 swept;
 
 	if (argc != 1 || !env.netns)
-		return pl_usage("add", "takes NAME and --netns");
+		return usage_error("add", "takes NAME and --netns");
 	if (env.kind == PL_VETH && (env.headroom >= 0 || env.tailroom >= 0 || env.of_netkit))
-		return pl_usage("add",
+		return usage_error("add",
 				"head- and tailroom, mode, policies and scrub are of netkit");
 	if (env.kind == PL_NETKIT && env.mode == NETKIT_L3 && (env.has_mac || env.has_peer_mac))
-		return pl_usage("add", "a link in L3 mode has no MAC; --mode l2 has");
+		return usage_error("add", "a link in L3 mode has no MAC; --mode l2 has");
 	if (env.uplink && !env.forward)
-		return pl_usage("add", "--uplink goes with --forward");
+		return usage_error("add", "--uplink goes with --forward");
 	if (env.forward && !env.naddr)
-		return pl_usage("add", "--forward needs an --addr to forward to");
+		return usage_error("add", "--forward needs an --addr to forward to");
 	if (strlen(argv[0]) >= IF_NAMESIZE || strlen(env.peer_name) >= IF_NAMESIZE)
-		return pl_usage("add", "a device's name has at most 15 characters");
+		return usage_error("add", "a device's name has at most 15 characters");
 	if (env.netns[0] != '/' && strchr(env.netns, '/'))
-		return pl_usage("add", "--netns: a path must begin with /, since it is remembered");
+		return usage_error("add", "--netns: a path must begin with /, since it is remembered");
 	if (strlen(env.netns) >= sizeof(link.alias) - sizeof(PL_ALIAS))
-		return pl_usage("add", "--netns: the path is too long to be remembered");
-	rc = pl_path_open(&path, !env.dry_run);
-	if (!rc && !env.dry_run)
-		rc = pl_lock(&lock) ?: pl_path_sweep(&path, host, false, &swept);
+		return usage_error("add", "--netns: the path is too long to be remembered");
+	rc = pins_change(PL_ROOT, &lock) ?: pl_path_open(&path);
+	if (!rc && !asked.dry_run)
+		rc = pl_path_sweep(&path, host, false, &swept);
 	if (!rc && env.uplink) {
 		rc = pl_link_get(host, env.uplink, 0, -1, &uplink);
 		if (rc == NOTHING)
@@ -357,18 +358,17 @@ int verb_add(struct pl_ns *host, int argc, char **argv)
 		complain("%s: is this network namespace; a pod has one of its own", env.netns);
 		rc = FAILED;
 	}
-	if (!rc && !env.dry_run)
+	if (!rc && !asked.dry_run)
 		rc = make(host, &pod, &path, argv[0], uplink.ifindex);
 	if (!rc)
-		pl_change(argv[0], "make a %s link%s to %s in %s%s", pl_kinds[env.kind],
-			  env.kind != PL_NETKIT	  ? ""
-			  : env.mode == NETKIT_L2 ? " in L2 mode"
-						  : " in L3 mode",
-			  env.peer_name, env.netns, env.forward ? ", and forward" : "");
+		change(argv[0], "make a %s link%s to %s in %s%s", pl_kinds[env.kind],
+		       env.kind != PL_NETKIT   ? ""
+		       : env.mode == NETKIT_L2 ? " in L2 mode"
+					       : " in L3 mode",
+		       env.peer_name, env.netns, env.forward ? ", and forward" : "");
 out:
 	pl_ns_close(&pod);
 	pl_path_close(&path);
-	if (lock >= 0)
-		close(lock);
-	return pl_report(argv[0], rc);
+	pins_unlock(lock);
+	return report("link", argv[0], rc);
 }

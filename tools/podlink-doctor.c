@@ -20,7 +20,7 @@ static void __attribute__((format(printf, 2, 3))) finding(bool is_bad, const cha
 	va_end(ap);
 	bad |= is_bad;
 	json_array_append_new(findings, json_pack("{s:b, s:s}", "bad", is_bad, "text", line));
-	if (!env.json)
+	if (!asked.json)
 		puts(line);
 }
 
@@ -70,8 +70,9 @@ static void examine(struct pl_ns *host, const struct pl_path *path, const struct
 	free(addrs);
 }
 
-int verb_doctor(struct pl_ns *host, int argc, char **argv)
+int verb_doctor(int argc, char **argv)
 {
+	struct pl_ns *host = &env.host;
 	struct pl_path path = {.pods = -1};
 	struct pl_link *links = NULL;
 	int rc, lock = -1;
@@ -79,14 +80,23 @@ int verb_doctor(struct pl_ns *host, int argc, char **argv)
 	size_t n = 0;
 
 	if (argc)
-		return pl_usage("doctor", "takes no arguments");
+		return usage_error("doctor", "takes no arguments");
 	findings = json_array();
-	rc = pl_path_open(&path, false);
-	if (!rc && !access(PL_ROOT, F_OK))
-		rc = pl_lock(&lock) ?: pl_path_sweep(&path, host, !env.fix || env.dry_run, &dead);
+	rc = pins_check();
+	if (!rc && !access(PL_ROOT, F_OK)) {
+		lock = pins_lock(PL_ROOT, true);
+		if (lock < 0) {
+			complain_err(lock, PL_ROOT, "cannot lock");
+			rc = FAILED;
+		}
+	}
+	if (!rc)
+		rc = pl_path_open(&path);
+	if (!rc && lock >= 0)
+		rc = pl_path_sweep(&path, host, !env.fix || asked.dry_run, &dead);
 	if (!rc && dead)
 		finding(false, "pins of %u links that are gone%s", dead,
-			env.fix && !env.dry_run ? ", removed"
+			env.fix && !asked.dry_run ? ", removed"
 						: "; podlink doctor --fix removes them");
 	if (!rc)
 		rc = pl_link_list(host, &links, &n);
@@ -95,15 +105,13 @@ int verb_doctor(struct pl_ns *host, int argc, char **argv)
 			examine(host, &path, &links[i]);
 	free(links);
 	pl_path_close(&path);
-	if (lock >= 0)
-		close(lock);
+	pins_unlock(lock);
 	if (rc) {
 		json_decref(findings);
 		return rc;
 	}
-	if (env.json)
-		rc = json_out(json_pack("{s:b, s:o}", "ok", !bad, "findings", findings)) ? DONE
-											 : FAILED;
+	if (asked.json)
+		rc = json_out(json_pack("{s:b, s:o}", "ok", !bad, "findings", findings));
 	else
 		json_decref(findings);
 	return rc ?: bad ? FAILED : DONE;

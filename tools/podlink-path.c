@@ -5,12 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 #include <bpf/bpf.h>
-#include <linux/magic.h>
 
 #include "common.h"
 #include "podlink-path.h"
@@ -20,73 +17,14 @@
 
 /* --- pins --- */
 
-typedef char pl_name[160];
-
-static bool join(pl_name path, const char *dir, const char *name)
+static void link_dir(char dir[PIN_PATH], const struct pl_path *path, __u32 ifindex)
 {
-	return snprintf(path, sizeof(pl_name), "%s/%s", dir, name) < (int)sizeof(pl_name);
+	snprintf(dir, PIN_PATH, "%s/if%u", path->dir, ifindex);
 }
 
-static int pin_get(const char *dir, const char *name)
-{
-	pl_name path;
-	int fd = join(path, dir, name) ? bpf_obj_get(path) : -1;
-
-	return fd < 0 ? -errno : fd;
-}
-
-static int pin_put(int fd, const char *dir, const char *name)
-{
-	pl_name path;
-
-	return join(path, dir, name) && !bpf_obj_pin(fd, path) ? 0 : -errno;
-}
-
-static void link_dir(pl_name dir, const struct pl_path *path, __u32 ifindex)
-{
-	snprintf(dir, sizeof(pl_name), "%s/if%u", path->dir, ifindex);
-}
-
-static int remove_dir(const char *dir)
-{
-	DIR *d = opendir(dir);
-	struct dirent *e;
-	int err = 0;
-
-	if (!d)
-		return errno == ENOENT ? 0 : -errno;
-	while (!err && (e = readdir(d)))
-		if (e->d_name[0] != '.' && unlinkat(dirfd(d), e->d_name, 0))
-			err = -errno;
-	closedir(d);
-	return !err && rmdir(dir) ? -errno : err;
-}
-
-int pl_lock(int *fd)
-{
-	*fd = open(PL_ROOT, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (*fd >= 0 && !flock(*fd, LOCK_EX))
-		return DONE;
-	complain_err(errno, PL_ROOT, "cannot lock");
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-	return FAILED;
-}
-
-static int make_dir(const char *dir)
-{
-	if (!mkdir(dir, DIR_MODE) || errno == EEXIST)
-		return DONE;
-	complain_err(errno, dir, "cannot create the directory");
-	return FAILED;
-}
-
-int pl_path_open(struct pl_path *path, bool create)
+int pl_path_open(struct pl_path *path)
 {
 	__u64 cookie = netns_cookie();
-	struct statfs st;
-	int rc = DONE;
 
 	path->pods = -1;
 	snprintf(path->dir, sizeof(path->dir), "%s/ns%llu", PL_ROOT, (unsigned long long)cookie);
@@ -94,15 +32,6 @@ int pl_path_open(struct pl_path *path, bool create)
 		complain("the kernel does not tell network namespaces apart; Linux 5.14 is needed");
 		return LACKING;
 	}
-	if (statfs(PL_BPFFS, &st) || st.f_type != BPF_FS_MAGIC) {
-		complain("%s: no BPF file system is mounted there; mount -t bpf bpffs %s", PL_BPFFS,
-			 PL_BPFFS);
-		return FAILED;
-	}
-	if (create)
-		rc = make_dir(PL_BPFFS "/skelkit") ?: make_dir(PL_ROOT);
-	if (rc)
-		return rc;
 	path->pods = pin_get(path->dir, "pods");
 	if (path->pods >= 0 || path->pods == -ENOENT)
 		return DONE;
@@ -151,7 +80,7 @@ static int each_dir(const struct pl_path *path,
 		return errno == ENOENT ? 0 : -errno;
 	while (!rc && (e = readdir(d))) {
 		__u32 ifindex;
-		pl_name dir;
+		char dir[PIN_PATH];
 
 		if (strncmp(e->d_name, "if", 2) ||
 		    !parse_u32(e->d_name + 2, 1, INT32_MAX, &ifindex))
@@ -289,7 +218,7 @@ int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name
 	struct bpf_program *uplink;
 	const char *what = "cannot load the programs";
 	bool changed = false;
-	pl_name dir;
+	char dir[PIN_PATH];
 	int err = skel ? 0 : -errno, rc = DONE;
 
 	link_dir(dir, path, ifindex);
@@ -342,7 +271,7 @@ out:
 		return rc;
 	complain_err(err, name, "%s%s", what,
 		     err == -EACCES  ? " (without CAP_PERFMON the verifier refuses them)"
-		     : verbosity < 2 ? " (-vv shows more)"
+		     : asked.verbose < 2 ? " (-vv shows more)"
 				     : "");
 	return FAILED;
 }
@@ -378,7 +307,7 @@ int pl_path_addrs(const struct pl_path *path, __u32 ifindex, struct pl_addr **ad
 int pl_path_del(struct pl_path *path, __u32 ifindex)
 {
 	struct pl_addr *addrs;
-	pl_name dir;
+	char dir[PIN_PATH];
 	size_t n;
 	int err;
 
@@ -389,7 +318,7 @@ int pl_path_del(struct pl_path *path, __u32 ifindex)
 		bpf_map_delete_elem(path->pods, &addrs[i]);
 	free(addrs);
 	link_dir(dir, path, ifindex);
-	err = remove_dir(dir);
+	err = pin_dir_remove(dir);
 	if (err) {
 		complain_err(err, dir, "cannot remove the pins");
 		return FAILED;
@@ -400,7 +329,7 @@ int pl_path_del(struct pl_path *path, __u32 ifindex)
 bool pl_path_has(const struct pl_path *path, __u32 ifindex)
 {
 	__u32 at, prog;
-	pl_name dir;
+	char dir[PIN_PATH];
 
 	link_dir(dir, path, ifindex);
 	return !link_info(dir, "primary", &at, &prog) && at == ifindex;
@@ -450,7 +379,7 @@ int pl_path_sweep(struct pl_path *path, struct pl_ns *host, bool dry_run, __u32 
 {
 	struct sweep s = {.host = host, .dry_run = dry_run};
 	int err = each_dir(path, sweep_one, &s);
-	pl_name pods;
+	char pods[PIN_PATH];
 
 	*n = s.dead;
 	if (err < 0)
@@ -482,7 +411,7 @@ int pl_path_info(const struct pl_path *path, __u32 ifindex, struct pl_path_info 
 {
 	int cpus = libbpf_num_possible_cpus(), fd;
 	struct pl_count *c;
-	pl_name dir;
+	char dir[PIN_PATH];
 	__u32 at;
 
 	memset(info, 0, sizeof(*info));

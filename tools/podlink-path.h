@@ -17,21 +17,22 @@
 #ifndef PODLINK_PATH_H
 #define PODLINK_PATH_H
 
+#include "common.h"
 #include "podlink-net.h"
 
-#define PL_BPFFS "/sys/fs/bpf"
-#define PL_ROOT	 PL_BPFFS "/skelkit/podlink"
+#define PL_ROOT PIN_ROOT "/podlink"
 
 struct pl_path {
 	char dir[96]; /* PL_ROOT/ns<cookie> */
 	int pods;     /* the table; -1: there is none */
 };
 
-/* DONE or an exit code; without create, a path that is not there is DONE with pods -1. */
-int pl_path_open(struct pl_path *path, bool create);
+/*
+ * DONE, with pods -1 where nothing is pinned, or an exit code. Whoever changes something has
+ * called pins_change() before, and else pins_check().
+ */
+int pl_path_open(struct pl_path *path);
 void pl_path_close(struct pl_path *path);
-/* *fd is closed to unlock. */
-int pl_lock(int *fd);
 
 struct pl_forward {
 	enum pl_kind kind;

@@ -208,8 +208,9 @@ static void print_link(json_t *o)
 		       num(json_object_get(v, "in"), "bytes"));
 }
 
-int verb_show(struct pl_ns *host, int argc, char **argv)
+int verb_show(int argc, char **argv)
 {
+	struct pl_ns *host = &env.host;
 	struct pl_path path = {.pods = -1};
 	struct pl_link *links = NULL, one;
 	json_t *all = json_array(), *o;
@@ -217,13 +218,13 @@ int verb_show(struct pl_ns *host, int argc, char **argv)
 	int rc;
 
 	if (argc > 1)
-		return pl_usage("show", "takes one NAME at most");
+		return usage_error("show", "takes one NAME at most");
 	if (argc)
 		rc = pl_find(host, argv[0], &one);
 	else
 		rc = pl_link_list(host, &links, &n);
 	if (!rc)
-		rc = pl_path_open(&path, false);
+		rc = pins_check() ?: pl_path_open(&path);
 	if (!rc && argc)
 		json_array_append_new(all, link_json(host, &path, &one));
 	for (i = 0; !rc && i < n; i++)
@@ -231,8 +232,8 @@ int verb_show(struct pl_ns *host, int argc, char **argv)
 			json_array_append_new(all, link_json(host, &path, &links[i]));
 	free(links);
 	pl_path_close(&path);
-	if (!rc && env.json)
-		return json_out(json_pack("{s:o}", "links", all)) ? DONE : FAILED;
+	if (!rc && asked.json)
+		return json_out(json_pack("{s:o}", "links", all));
 	json_array_foreach(all, i, o) print_link(o);
 	json_decref(all);
 	return rc;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * podlink: what its verbs share. Each takes its arguments after the verb and returns an
- * exit code; host is the network namespace that podlink runs in.
+ * podlink: what its verbs share.
  */
 #ifndef PODLINK_VERBS_H
 #define PODLINK_VERBS_H
@@ -14,6 +13,7 @@
 #define PL_ALIAS	"podlink"	/* with the pod's namespace behind it: a link of ours */
 
 extern struct pl_env {
+	struct pl_ns host;		/* the network namespace that podlink runs in */
 	const char *netns, *peer_name, *uplink;
 	enum pl_kind kind;
 	int mode;
@@ -24,14 +24,8 @@ extern struct pl_env {
 	__s64 mtu, gso_max, headroom, tailroom;	/* bytes; -1: not told */
 	int policy, peer_policy, scrub;
 	bool of_netkit;			/* told something that only netkit has */
-	bool forward, json, dry_run, probe, fix, ignore_missing;
+	bool forward, fix, ignore_missing;
 } env;
-
-/* One change: a line, or with -j an element of "changes"; with --dry-run what would be done. */
-void pl_change(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* The end of a verb that changes things. */
-int pl_report(const char *name, int rc);
-int pl_usage(const char *verb, const char *what);
 
 bool pl_ours(const struct pl_link *link);
 /* A link of ours, by name, or a message. */
@@ -42,8 +36,8 @@ const char *pl_pod_path(const struct pl_link *link);
 int pl_pod_of(struct pl_ns *host, const struct pl_link *link, struct pl_ns *pod,
 	      struct pl_link *peer);
 
-int verb_add(struct pl_ns *host, int argc, char **argv);
-int verb_show(struct pl_ns *host, int argc, char **argv);
-int verb_doctor(struct pl_ns *host, int argc, char **argv);
+int verb_add(int argc, char **argv);
+int verb_show(int argc, char **argv);
+int verb_doctor(int argc, char **argv);
 
 #endif

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <argp.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include "podlink-verbs.h"
 
 struct pl_env env = {
+	.host.fd = -1,
 	.peer_name = "eth0",
 	.kind = PL_NETKIT,
 	.mode = NETKIT_L3,
@@ -25,47 +25,6 @@ struct pl_env env = {
 };
 
 const char *argp_program_version = "podlink (skelkit) 0.1";
-
-/* --- what a verb did --- */
-
-static json_t *changes;
-
-void pl_change(const char *name, const char *fmt, ...)
-{
-	char line[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	if (!changes)
-		changes = json_array();
-	json_array_append_new(changes, json_string(line));
-	if (!env.json)
-		printf("%s: %s%s\n", name, env.dry_run ? "would " : "", line);
-}
-
-int pl_report(const char *name, int rc)
-{
-	bool changed = json_array_size(changes);
-
-	if (rc || !env.json) {
-		json_decref(changes);
-		if (!rc && !changed)
-			printf("%s: unchanged\n", name);
-		return rc;
-	}
-	return json_out(json_pack("{s:s, s:b, s:b, s:o}", "link", name, "dry_run", env.dry_run,
-				  "changed", changed, "changes", changes ?: json_array()))
-		       ? DONE
-		       : FAILED;
-}
-
-int pl_usage(const char *verb, const char *what)
-{
-	complain("%s: %s; see podlink --help", verb, what);
-	return USAGE;
-}
 
 bool pl_ours(const struct pl_link *link)
 {
@@ -146,7 +105,7 @@ static bool kernel_has(const char *type, const char *name)
 	return has;
 }
 
-static int set(struct pl_ns *host, int argc, char **argv)
+static int set(int argc, char **argv)
 {
 	struct pl_link_want want = PL_LINK_WANT;
 	struct pl_link link;
@@ -157,7 +116,7 @@ static int set(struct pl_ns *host, int argc, char **argv)
 	while (argc == 3 && i < ARRAY_SIZE(settings) && strcmp(argv[1], settings[i].name))
 		i++;
 	if (argc != 3 || i == ARRAY_SIZE(settings))
-		return pl_usage("set",
+		return usage_error("set",
 				"takes NAME, one of mtu, gso-max, headroom and tailroom, and a "
 				"number");
 	if (!parse_u32(argv[2], settings[i].min, settings[i].max, &value)) {
@@ -165,7 +124,7 @@ static int set(struct pl_ns *host, int argc, char **argv)
 			 settings[i].max);
 		return USAGE;
 	}
-	rc = pl_find(host, argv[0], &link);
+	rc = pl_find(&env.host, argv[0], &link);
 	if (rc)
 		return rc;
 	if (link.kind != PL_NETKIT) {
@@ -196,27 +155,26 @@ static int set(struct pl_ns *host, int argc, char **argv)
 		was = link.netkit.tailroom;
 		want.tailroom = value;
 	}
-	if (was != value && !env.dry_run)
-		rc = pl_link_set(host, &link, &want, NULL);
+	if (was != value && !asked.dry_run)
+		rc = pl_link_set(&env.host, &link, &want, NULL);
 	if (!rc && was != value)
-		pl_change(argv[0], "change %s from %u to %u", argv[1], was, value);
-	return pl_report(argv[0], rc);
+		change(argv[0], "change %s from %u to %u", argv[1], was, value);
+	return report("link", argv[0], rc);
 }
 
 /* --- del --- */
 
-static int del(struct pl_ns *host, int argc, char **argv)
+static int del(int argc, char **argv)
 {
+	struct pl_ns *host = &env.host;
 	struct pl_path path = {.pods = -1};
 	struct pl_link link;
 	__u32 swept = 0;
 	int rc, lock = -1;
 
 	if (argc != 1)
-		return pl_usage("del", "takes NAME");
-	rc = pl_path_open(&path, !env.dry_run);
-	if (!rc && !env.dry_run)
-		rc = pl_lock(&lock);
+		return usage_error("del", "takes NAME");
+	rc = pins_change(PL_ROOT, &lock) ?: pl_path_open(&path);
 	if (!rc) {
 		if (env.ignore_missing && pl_link_get(host, argv[0], 0, -1, &link) == NOTHING)
 			rc = -1;
@@ -224,59 +182,42 @@ static int del(struct pl_ns *host, int argc, char **argv)
 			rc = pl_find(host, argv[0], &link);
 	}
 	if (!rc) {
-		pl_change(argv[0], "delete both ends");
-		if (!env.dry_run)
+		change(argv[0], "delete both ends");
+		if (!asked.dry_run)
 			rc = pl_link_del(host, &link) ?: pl_path_del(&path, link.ifindex) ?:
 			     pl_path_sweep(&path, host, false, &swept);
 	}
 	pl_path_close(&path);
-	if (lock >= 0)
-		close(lock);
-	return pl_report(argv[0], rc < 0 ? DONE : rc);
+	pins_unlock(lock);
+	return report("link", argv[0], rc < 0 ? DONE : rc);
 }
 
 /* --- probe --- */
 
 static int probe(void)
 {
-	struct {
-		const char *what;
-		bool has;
-	} needs[] = {
-		{"netkit (CONFIG_NETKIT of Linux 6.7); else --type veth",
-		 kernel_has(NULL, "netkit_link_attach")},
-		{"tcx (Linux 6.6), for --type veth and --uplink",
-		 kernel_has(NULL, "tcx_link_attach")},
-		{"set mtu (kernel/podlink/0002)", kernel_has(settings[0].type, settings[0].member)},
-		{"set gso-max (kernel/podlink/0003)",
-		 kernel_has(settings[1].type, settings[1].member)},
-		{"set headroom, tailroom (kernel/podlink/0004)",
-		 kernel_has(settings[2].type, settings[2].member)},
+	bool netkit = kernel_has(NULL, "netkit_link_attach");
+	bool tcx = kernel_has(NULL, "tcx_link_attach");
+	const struct need needs[] = {
+		/* one of the two will do */
+		{"netkit", "CONFIG_NETKIT, Linux 6.7; else --type veth", netkit, tcx},
+		{"tcx", "Linux 6.6, for --type veth and --uplink", tcx, netkit},
+		{"set mtu", "kernel/podlink/0002",
+		 kernel_has(settings[0].type, settings[0].member), true},
+		{"set gso-max", "kernel/podlink/0003",
+		 kernel_has(settings[1].type, settings[1].member), true},
+		{"set headroom", "kernel/podlink/0004; tailroom likewise",
+		 kernel_has(settings[2].type, settings[2].member), true},
 	};
-	json_t *all = json_array();
-	bool ok = needs[0].has || needs[1].has;
 
-	for (size_t i = 0; i < ARRAY_SIZE(needs); i++) {
-		json_array_append_new(
-			all, json_pack("{s:s, s:b}", "what", needs[i].what, "has", needs[i].has));
-		if (!env.json)
-			printf("%-4s %s\n", needs[i].has ? "yes" : "no", needs[i].what);
-	}
-	if (!env.json)
-		json_decref(all);
-	else if (!json_out(json_pack("{s:b, s:o}", "ok", ok, "needs", all)))
-		return FAILED;
-	return ok ? DONE : LACKING;
+	return report_needs(needs, ARRAY_SIZE(needs));
 }
 
 /* --- main --- */
 
-static const struct {
-	const char *name;
-	int (*run)(struct pl_ns *host, int argc, char **argv);
-} verbs[] = {
-	{"add", verb_add}, {"set", set}, {"show", verb_show}, {"del", del}, {"doctor", verb_doctor},
-};
+static const struct verb verbs[] = {
+	{"add", verb_add}, {"set", set}, {"show", verb_show},
+	{"del", del}, {"doctor", verb_doctor}, {}};
 
 enum {
 	OPT_NETNS = 256,
@@ -296,8 +237,6 @@ enum {
 	OPT_SCRUB,
 	OPT_FORWARD,
 	OPT_UPLINK,
-	OPT_DRY_RUN,
-	OPT_PROBE,
 	OPT_FIX,
 	OPT_IGNORE,
 };
@@ -325,35 +264,7 @@ static const struct argp_option options[] = {
 	{"uplink", OPT_UPLINK, "DEV", 0, "add: and to the world by this device", 0},
 	{"ignore-missing", OPT_IGNORE, NULL, 0, "del: nothing there is fine", 0},
 	{"fix", OPT_FIX, NULL, 0, "doctor: remove what is ours and dead", 0},
-	{"json", 'j', NULL, 0, "print JSON", 0},
-	{"dry-run", OPT_DRY_RUN, NULL, 0, "say what would change", 0},
-	{"probe", OPT_PROBE, NULL, 0, "say what this kernel has of what podlink needs", 0},
-	{"verbose", 'v', NULL, 0, "show libbpf's warnings; twice: all it says", 0},
 	{}};
-
-static struct {
-	char **arg;
-	int n;
-} words;
-
-/* One of two words: whether it is the first. */
-static bool choice(struct argp_state *state, const char *option, const char *arg, const char *one,
-		   const char *other)
-{
-	if (strcmp(arg, one) && strcmp(arg, other))
-		argp_error(state, "--%s takes %s or %s", option, one, other);
-	return !strcmp(arg, one);
-}
-
-static __s64 bytes(struct argp_state *state, const char *option, const char *arg, __u32 min,
-		   __u32 max)
-{
-	__u32 n = 0;
-
-	if (!parse_u32(arg, min, max, &n))
-		argp_error(state, "--%s takes a number from %u to %u", option, min, max);
-	return n;
-}
 
 static void mac_arg(struct argp_state *state, const char *arg, __u8 *mac, bool *has)
 {
@@ -368,15 +279,22 @@ static void mac_arg(struct argp_state *state, const char *arg, __u8 *mac, bool *
 
 static error_t parse_opt(int key, char *arg, struct argp_state *state)
 {
+	/* in the order of their enums */
+	static const char *const kinds[] = {"netkit", "veth", NULL};
+	static const char *const modes[] = {"l2", "l3", NULL};
+	static const char *const scrubs[] = {"none", "default", NULL};
+	static const char *const verdicts[] = {"pass", "drop", NULL};
+	static const int actions[] = {NETKIT_PASS, NETKIT_DROP};
+
 	switch (key) {
 	case OPT_NETNS:
 		env.netns = arg;
 		break;
 	case OPT_TYPE:
-		env.kind = choice(state, "type", arg, "netkit", "veth") ? PL_NETKIT : PL_VETH;
+		env.kind = option_word(state, "type", arg, kinds);
 		break;
 	case OPT_MODE:
-		env.mode = choice(state, "mode", arg, "l2", "l3") ? NETKIT_L2 : NETKIT_L3;
+		env.mode = option_word(state, "mode", arg, modes);
 		env.of_netkit = true;
 		break;
 	case OPT_PEER_NAME:
@@ -405,30 +323,27 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 		mac_arg(state, arg, env.peer_mac, &env.has_peer_mac);
 		break;
 	case OPT_MTU:
-		env.mtu = bytes(state, "mtu", arg, 68, 65535);
+		env.mtu = option_u32(state, "mtu", arg, 68, 65535);
 		break;
 	case OPT_GSO:
-		env.gso_max = bytes(state, "gso-max", arg, 1500, 524280);
+		env.gso_max = option_u32(state, "gso-max", arg, 1500, 524280);
 		break;
 	case OPT_HEADROOM:
-		env.headroom = bytes(state, "headroom", arg, 0, 65535);
+		env.headroom = option_u32(state, "headroom", arg, 0, 65535);
 		break;
 	case OPT_TAILROOM:
-		env.tailroom = bytes(state, "tailroom", arg, 0, 65535);
+		env.tailroom = option_u32(state, "tailroom", arg, 0, 65535);
 		break;
 	case OPT_POLICY:
-		env.policy =
-			choice(state, "policy", arg, "pass", "drop") ? NETKIT_PASS : NETKIT_DROP;
+		env.policy = actions[option_word(state, "policy", arg, verdicts)];
 		env.of_netkit = true;
 		break;
 	case OPT_PEER_POLICY:
-		env.peer_policy = choice(state, "peer-policy", arg, "pass", "drop") ? NETKIT_PASS
-										    : NETKIT_DROP;
+		env.peer_policy = actions[option_word(state, "peer-policy", arg, verdicts)];
 		env.of_netkit = true;
 		break;
 	case OPT_SCRUB:
-		env.scrub = choice(state, "scrub", arg, "none", "default") ? NETKIT_SCRUB_NONE
-									   : NETKIT_SCRUB_DEFAULT;
+		env.scrub = option_word(state, "scrub", arg, scrubs);
 		env.of_netkit = true;
 		break;
 	case OPT_FORWARD:
@@ -442,21 +357,6 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_FIX:
 		env.fix = true;
-		break;
-	case 'j':
-		env.json = true;
-		break;
-	case OPT_DRY_RUN:
-		env.dry_run = true;
-		break;
-	case OPT_PROBE:
-		env.probe = true;
-		break;
-	case 'v':
-		verbosity++;
-		break;
-	case ARGP_KEY_ARG:
-		words.arg[words.n++] = arg;
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -479,34 +379,24 @@ static const char doc[] =
 	"  podlink set web0 mtu 9000\n"
 	"  podlink del web0\n";
 
+static int ready(void)
+{
+	return pl_ns_open(&env.host, -1);
+}
+
 int main(int argc, char **argv)
 {
-	static const struct argp argp = {options, parse_opt, args_doc, doc, NULL, NULL, NULL};
-	struct pl_ns host = {.fd = -1};
-	int rc = -1;
+	static const struct tool tool = {
+		.options = options,
+		.parse = parse_opt,
+		.args_doc = args_doc,
+		.doc = doc,
+		.verbs = verbs,
+		.ready = ready,
+		.probe = probe,
+	};
+	int rc = tool_main(&tool, argc, argv);
 
-	words.arg = calloc(argc + 1ul, sizeof(*words.arg));
-	if (!words.arg)
-		return FAILED;
-	argv[0] = program_invocation_short_name;
-	argp_err_exit_status = USAGE;
-	if (argp_parse(&argp, argc, argv, 0, NULL, NULL))
-		return USAGE;
-	libbpf_set_print(libbpf_printer);
-	if (env.probe) {
-		rc = words.n ? pl_usage("--probe", "takes no arguments") : probe();
-	} else if (words.n) {
-		size_t i = 0;
-
-		while (i < ARRAY_SIZE(verbs) && strcmp(words.arg[0], verbs[i].name))
-			i++;
-		if (i == ARRAY_SIZE(verbs))
-			rc = pl_usage(words.arg[0], "no such verb");
-		else
-			rc = pl_ns_open(&host, -1)
-				     ?: verbs[i].run(&host, words.n - 1, words.arg + 1);
-		pl_ns_close(&host);
-	}
-	free(words.arg);
-	return finish(rc, &argp);
+	pl_ns_close(&env.host);
+	return rc;
 }
