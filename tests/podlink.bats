@@ -403,6 +403,26 @@ everywhere() {
 	left
 }
 
+@test "podlink: set refuses a veth, of which it could change one end only" {
+	requires root kernel:6.6 tool:jq
+	pl 0 add "$x" --netns "$a" --type veth
+	pl 0 show "$x" -j
+	before=$output
+	for what in "mtu 9000" "gso-max 32768"; do
+		read -r key value <<<"$what"
+		pl 1 set "$x" "$key" "$value"
+		[[ $stderr == *"neither was changed"*"in $a"* ]]
+		pl 1 set "$x" "$key" "$value" --dry-run
+	done
+	pl 1 set "$x" headroom 64
+	pl 1 set "$x" tailroom 64
+	[[ $stderr == *"has no tailroom"* ]]
+	pl 0 show "$x" -j
+	[ "$(jq 'del(.. | .counters?)' <<<"$output")" = "$(jq 'del(.. | .counters?)' <<<"$before")" ]
+	pl 0 del "$x"
+	left
+}
+
 @test "podlink: a part that goes takes the rest along" {
 	requires root kernel:6.7
 	both() {

@@ -77,13 +77,14 @@ int pl_pod_of(struct pl_ns *host, const struct pl_link *link, struct pl_ns *pod,
 static const struct {
 	const char *name;
 	__u32 min, max;
+	bool of_netkit;
 	const char *type, *member; /* what only a kernel that can has; type NULL: a function */
 	const char *patch;
 } settings[] = {
-	{"mtu", 68, 65535, NULL, "netkit_change_mtu", "0002"},
-	{"gso-max", 1500, 524280, "net_device_ops", "ndo_gso_limits_changed", "0003"},
-	{"headroom", 0, 1024, "netkit", "headroom_cfg", "0004"},
-	{"tailroom", 0, 1024, "netkit", "headroom_cfg", "0004"},
+	{"mtu", 68, 65535, false, NULL, "netkit_change_mtu", "0002"},
+	{"gso-max", 1500, 524280, false, "net_device_ops", "ndo_gso_limits_changed", "0003"},
+	{"headroom", 0, 1024, true, "netkit", "headroom_cfg", "0004"},
+	{"tailroom", 0, 1024, true, "netkit", "headroom_cfg", "0004"},
 };
 
 /* netkit is never a module, so the kernel's own BTF tells. */
@@ -127,9 +128,13 @@ static int set(int argc, char **argv)
 	rc = pl_find(&env.host, argv[0], &link);
 	if (rc)
 		return rc;
-	if (link.kind != PL_NETKIT) {
-		complain("%s: only netkit carries it to the pod; a veth's ends are set one by one",
-			 argv[0]);
+	if (link.kind == PL_VETH) {
+		if (settings[i].of_netkit)
+			complain("%s: a veth has no %s", argv[0], argv[1]);
+		else
+			complain("%s: a veth's ends do not change as one, and neither was changed; "
+				 "set both with ip link, here and in %s",
+				 argv[0], pl_pod_path(&link));
 		return FAILED;
 	}
 	if (!kernel_has(settings[i].type, settings[i].member)) {
