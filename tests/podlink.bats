@@ -264,6 +264,65 @@ everywhere() {
 	left
 }
 
+@test "podlink: another gateway is told, and nothing is changed" {
+	requires root kernel:6.7
+	ip -n "$b" -batch - <<-END
+		link add other type dummy
+		addr add 10.5.0.1/24 dev other
+		addr add fd05::1/64 dev other nodad
+		link set other up
+		route add default via 10.5.0.9
+		route add default via fd05::9
+	END
+	# others NAME POD OPTION...: either gateway is another than that of the pod's link
+	others() {
+		local before
+		before=$(ip -n "$2" -br addr; ip -n "$2" route; ip -n "$2" -6 route)
+		for gateway in 10.0.0.254 fd00::254; do
+			pl 1 add "$1" --netns "$2" --addr 10.0.0.9/32 --gateway "$gateway" "${@:3}"
+			[[ $stderr == *"another gateway"* ]]
+		done
+		[ "$(ip -n "$2" -br addr; ip -n "$2" route; ip -n "$2" -6 route)" = "$before" ]
+	}
+	# of the pod's own, by another device
+	for gateway in 10.0.0.1 fd00::1; do
+		pl 1 add "$y" --netns "$b" --gateway "$gateway"
+		[[ $stderr == *"$b: has a default route already, by "*5*"::9"* ||
+			$stderr == *"$b: has a default route already, by 10.5.0.9 "* ]]
+		[ ! -e "/sys/class/net/$y" ]
+	done
+	[ -z "$(ip -n "$b" -br link show type netkit)" ]
+	# of another metric it is not in the way
+	ip -n "$b" -batch - <<-END
+		route del default
+		route add default via 10.5.0.9 metric 50
+		route del default via fd05::9
+		route add default via fd05::9 metric 50
+	END
+	pl 0 add "$y" --netns "$b" "${to_b[@]}"
+	others "$y" "$b"
+	pl 0 add "$y" --netns "$b" "${to_b[@]}"
+	[[ $output == *unchanged* ]]
+	pl 0 add "$y" --netns "$b" --forward --addr 10.0.0.3/32
+	others "$y" "$b" --forward
+	# in L3 mode the programs answer for none
+	pl 0 add "$y" --netns "$b" "${to_b[@]}" --forward
+	pl 0 del "$y"
+	# what the programs answer for does not change with a route
+	for kind in "--mode l2" "--type veth"; do
+		read -r key value <<<"$kind"
+		pl 0 add "$x" --netns "$a" "${to_a[@]}" --forward "$key" "$value"
+		ip -n "$a" route del default
+		ip -n "$a" -6 route del default
+		others "$x" "$a" "$key" "$value"
+		others "$x" "$a" --forward "$key" "$value"
+		pl 0 add "$x" --netns "$a" "${to_a[@]}" --forward "$key" "$value"
+		[[ $output == *complete* ]]
+		pl 0 del "$x"
+	done
+	left
+}
+
 @test "podlink: netpol in front of it, in both orders of attach" {
 	requires root kernel:6.7 tool:jq
 	np() { tool 0 "$B/netpol" "$@"; }

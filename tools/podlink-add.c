@@ -53,12 +53,34 @@ static struct pl_cidr single(const struct pl_cidr *cidr)
 	return one;
 }
 
+/* Whether the pod's default route is free, or already this one. */
+static int default_free(struct pl_ns *pod, const struct pl_link *peer,
+			const struct pl_cidr *gateway)
+{
+	struct pl_cidr has;
+	char text[46];
+	__u32 by;
+	int rc = pl_default_get(pod, gateway->family, &has, &by);
+
+	if (rc == NOTHING)
+		return DONE;
+	if (rc || (by == peer->ifindex && has.family &&
+		   !memcmp(&has.addr, &gateway->addr, sizeof(has.addr))))
+		return rc;
+	complain("%s: has a default route already, by %s of device %u; remove it, or leave out "
+		 "--gateway",
+		 env.netns, has.family ? pl_addr_text(&has.addr, text) : "no gateway", by);
+	return FAILED;
+}
+
 static int pod_side(struct pl_ns *pod, const struct pl_link *peer, bool *changed)
 {
 	struct pl_link_want up = PL_LINK_WANT;
 	int rc = DONE;
 
 	up.up = 1;
+	for (__u32 i = 0; !rc && i < env.ngateway; i++)
+		rc = default_free(pod, peer, &env.gateway[i]);
 	for (__u32 i = 0; !rc && i < env.naddr; i++)
 		rc = pl_addr_add(pod, peer->ifindex, &env.addr[i], changed);
 	if (!rc && !peer->up)
@@ -252,6 +274,29 @@ static const char *differs(const struct pl_link *link, const struct pl_link *pee
 	return NULL;
 }
 
+/* Whether the pod, or the programs if they answer for it, have another gateway. */
+static bool differs_gateway(struct pl_ns *pod, const struct pl_link *link,
+			    const struct pl_link *peer, const struct pl_path_info *info)
+{
+	bool answer = info && (link->kind == PL_VETH || link->netkit.mode == NETKIT_L2);
+	struct pl_cidr has;
+	__u32 by;
+
+	for (__u32 i = 0; i < env.ngateway; i++) {
+		const struct pl_cidr *asked_for = &env.gateway[i];
+		const size_t len = sizeof(asked_for->addr);
+
+		if (answer && memcmp(asked_for->family == AF_INET ? &info->gateway4 :
+								    &info->gateway6,
+				     &asked_for->addr, len))
+			return true;
+		if (!pl_default_get(pod, asked_for->family, &has, &by) && by == peer->ifindex &&
+		    (!has.family || memcmp(&has.addr, &asked_for->addr, len)))
+			return true;
+	}
+	return false;
+}
+
 /* The link is there: complete it, or say why it is another. */
 static int make_again(struct pl_ns *host, struct pl_path *path, struct pl_link *link, __u32 uplink)
 {
@@ -260,7 +305,7 @@ static int make_again(struct pl_ns *host, struct pl_path *path, struct pl_link *
 	struct pl_link peer;
 	struct pl_ns pod;
 	const char *what;
-	bool changed = false;
+	bool changed = false, forwards;
 	int rc = pl_pod_of(host, link, &pod, &peer);
 
 	if (rc == NOTHING) {
@@ -271,9 +316,11 @@ static int make_again(struct pl_ns *host, struct pl_path *path, struct pl_link *
 	if (rc)
 		return rc;
 	what = strcmp(pl_pod_path(link), env.netns) ? "pod" : differs(link, &peer);
-	if (!what && env.forward && pl_path_has(path, link->ifindex) &&
-	    !pl_path_info(path, link->ifindex, &info) && info.uplink != uplink)
+	forwards = pl_path_has(path, link->ifindex) && !pl_path_info(path, link->ifindex, &info);
+	if (!what && env.forward && forwards && info.uplink != uplink)
 		what = "uplink";
+	if (!what && differs_gateway(&pod, link, &peer, forwards ? &info : NULL))
+		what = "gateway";
 	if (what) {
 		complain("%s: is there already, with another %s; podlink set or del it first",
 			 link->name, what);
@@ -283,7 +330,7 @@ static int make_again(struct pl_ns *host, struct pl_path *path, struct pl_link *
 	} else {
 		rc = pod_side(&pod, &peer, &changed);
 		forward_init(&fwd, link, &peer, uplink);
-		if (!rc && env.forward && !pl_path_has(path, link->ifindex)) {
+		if (!rc && env.forward && !forwards) {
 			rc = pl_path_add(path, host, link->name, link->ifindex, link->ifindex,
 					 &fwd);
 			changed = true;

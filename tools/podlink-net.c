@@ -19,6 +19,8 @@
 #include "rt-link-user.h"
 #include "rt-route-user.h"
 
+#define IP6_RT_PRIO_USER 1024	/* the metric that IPv6 gives a route without one */
+
 const char *const pl_kinds[] = {"netkit", "veth", "other"};
 
 /* --- namespaces --- */
@@ -408,6 +410,14 @@ static size_t raw_len(const struct pl_cidr *cidr)
 	return cidr->family == AF_INET ? 4 : 16;
 }
 
+/* The bytes of an address of cidr's family. */
+static void cidr_take(struct pl_cidr *cidr, const void *addr)
+{
+	if (cidr->family == AF_INET)
+		memcpy(cidr->addr.b, v4_mapped, sizeof(v4_mapped));
+	memcpy(cidr->addr.b + (cidr->family == AF_INET ? 12 : 0), addr, raw_len(cidr));
+}
+
 int pl_addr_add(struct pl_ns *ns, __u32 ifindex, const struct pl_cidr *cidr, bool *changed)
 {
 	struct rt_addr_newaddr_req *req = rt_addr_newaddr_req_alloc();
@@ -467,6 +477,40 @@ int pl_route_add(struct pl_ns *ns, __u32 ifindex, const struct pl_cidr *dst,
 	return rc;
 }
 
+int pl_default_get(struct pl_ns *ns, int family, struct pl_cidr *gateway, __u32 *ifindex)
+{
+	struct rt_route_getroute_req_dump *req = rt_route_getroute_req_dump_alloc();
+	struct rt_route_getroute_list *all = NULL;
+	int rc = NOTHING;
+
+	if (req) {
+		req->_hdr.rtm_family = family;
+		all = rt_route_getroute_dump(ns->route, req);
+	}
+	rt_route_getroute_req_dump_free(req);
+	if (!all)
+		return refused("routes", "cannot list them", ns->route);
+	ynl_dump_foreach(all, r)
+	{
+		__u32 metric = r->_present.priority ? r->priority : 0;
+
+		if (r->_hdr.rtm_family != family || r->_hdr.rtm_dst_len ||
+		    r->_hdr.rtm_table != RT_TABLE_MAIN ||
+		    metric != (family == AF_INET6 ? IP6_RT_PRIO_USER : 0))
+			continue;
+		*ifindex = r->_present.oif ? r->oif : 0;
+		*gateway = (struct pl_cidr){.family = family};
+		if (r->gateway && r->_len.gateway == raw_len(gateway))
+			cidr_take(gateway, r->gateway);
+		else
+			gateway->family = 0;
+		rc = DONE;
+		break;
+	}
+	rt_route_getroute_list_free(all);
+	return rc;
+}
+
 int pl_route_get(struct pl_ns *ns, const struct pl_addr *addr, __u32 *ifindex)
 {
 	struct rt_route_getroute_req *req = rt_route_getroute_req_alloc();
@@ -512,9 +556,7 @@ int pl_addr_list(struct pl_ns *ns, __u32 ifindex, struct pl_cidr **list, size_t 
 			continue;
 		c->family = a->_hdr.ifa_family;
 		c->len = a->_hdr.ifa_prefixlen;
-		if (c->family == AF_INET)
-			memcpy(c->addr.b, v4_mapped, sizeof(v4_mapped));
-		memcpy(c->addr.b + (c->family == AF_INET ? 12 : 0), addr, raw_len(c));
+		cidr_take(c, addr);
 		(*n)++;
 	}
 	rt_addr_getaddr_list_free(all);

@@ -113,6 +113,11 @@ int pl_addr_add(struct pl_ns *ns, __u32 ifindex, const struct pl_cidr *cidr, boo
 /* gateway NULL: on the link itself. */
 int pl_route_add(struct pl_ns *ns, __u32 ifindex, const struct pl_cidr *dst,
 		 const struct pl_cidr *gateway, bool *changed);
+/*
+ * The default route that pl_route_add() would meet: its gateway (family 0: it has none, or
+ * more than one) and device. DONE, NOTHING (there is none) or FAILED.
+ */
+int pl_default_get(struct pl_ns *ns, int family, struct pl_cidr *gateway, __u32 *ifindex);
 /* By which device an address is reached; 0: none. */
 int pl_route_get(struct pl_ns *ns, const struct pl_addr *addr, __u32 *ifindex);
 int pl_addr_list(struct pl_ns *ns, __u32 ifindex, struct pl_cidr **list, size_t *n);

@@ -251,6 +251,8 @@ int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name
 	}
 	if (!err)
 		err = pin_put(bpf_map__fd(skel->maps.pl_stats), dir, "stats");
+	if (!err)
+		err = pin_put(bpf_map__fd(skel->maps.rodata), dir, "constants");
 	if (!err) {
 		what = "cannot attach";
 		err = attach(skel->progs.podlink_peer, fwd, at, dir, "peer");
@@ -407,6 +409,28 @@ static void sum(int map, __u32 key, struct pl_count *c, int cpus, struct pl_coun
 	}
 }
 
+/* A map that is too small is of a podlink with other constants, and tells nothing. */
+static void gateways(const char *dir, struct pl_path_info *info)
+{
+	struct bpf_map_info map = {0};
+	__u32 len = sizeof(map), zero = 0;
+	int fd = pin_get(dir, "constants");
+	struct podlink__rodata *c = NULL;
+
+	if (fd < 0)
+		return;
+	/* the map ends with the last member, the struct may be larger */
+	if (!bpf_map_get_info_by_fd(fd, &map, &len) &&
+	    map.value_size >= offsetof(struct podlink__rodata, uplink))
+		c = calloc(1, sizeof(*c) + map.value_size);
+	if (c && !bpf_map_lookup_elem(fd, &zero, c)) {
+		memcpy(&info->gateway4, &c->gateway4, sizeof(info->gateway4));
+		memcpy(&info->gateway6, &c->gateway6, sizeof(info->gateway6));
+	}
+	free(c);
+	close(fd);
+}
+
 int pl_path_info(const struct pl_path *path, __u32 ifindex, struct pl_path_info *info)
 {
 	int cpus = libbpf_num_possible_cpus(), fd;
@@ -420,6 +444,7 @@ int pl_path_info(const struct pl_path *path, __u32 ifindex, struct pl_path_info 
 		return NOTHING;
 	link_info(dir, "primary", &at, &info->primary_prog);
 	link_info(dir, "uplink", &info->uplink, &info->uplink_prog);
+	gateways(dir, info);
 	c = cpus > 0 ? calloc(cpus, sizeof(*c)) : NULL;
 	if (!c)
 		return FAILED;

@@ -7,6 +7,7 @@
  *	if<index>/	of one link, by the index of its primary end:
  *		peer, primary	bpf_links of its two programs
  *		stats		its counters
+ *		constants	what its programs take for constant
  *		uplink, in	the bpf_link of the uplink's program, and its counter: one of
  *				each, pinned by all that use it, so that it goes with the last
  *
@@ -67,6 +68,7 @@ int pl_path_sweep(struct pl_path *path, struct pl_ns *host, bool dry_run, __u32 
 struct pl_path_info {
 	__u32 peer_prog, primary_prog, uplink_prog; /* ids, 0: none */
 	__u32 uplink;				    /* its index */
+	struct pl_addr gateway4, gateway6;	    /* that are answered for; zero: none */
 	struct pl_count count[PL_STATS_MAX];
 	struct pl_count in; /* of the uplink, for all pods */
 };
