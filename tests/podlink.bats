@@ -532,6 +532,55 @@ everywhere() {
 	left
 }
 
+@test "podlink: doctor finds the pins of a host that is gone, and spares one that lives" {
+	requires root kernel:6.7 tool:jq
+	local h g
+	h=$(name h) g=$(name g)
+	in_ns() { tool 0 nsenter --net="/run/netns/$1" "$B/podlink" "${@:2}"; }
+	for n in "$h" "$g"; do
+		ip netns add "$n"
+		ip -n "$n" -batch - <<-END
+			link set lo up
+			link add u$n type dummy
+			addr add 192.0.2.1/24 dev u$n
+			link set u$n up
+		END
+	done
+	in_ns "$h" add one --netns "$a" "${to_a[@]}" --forward --uplink "u$h"
+	in_ns "$g" add one --netns "$b" "${to_b[@]}" --forward --uplink "u$g"
+	in_ns "$g" add two --netns "$w" --peer-name two --addr 10.0.0.4/32 --forward
+	pl 0 add "$x" --netns "$w" --peer-name x --addr 10.0.0.5/32 --forward
+	pl 0 doctor
+	[ -z "$output" ]
+	# a NIC goes home, with the programs at it, when its namespace ends
+	ip -n "$h" link set "u$h" netns $$
+	ip netns del "$h"
+	ip -n "$g" link del two
+	found() { pl 0 doctor && [[ $output == *"of 2 other network namespaces; podlink doctor --fix"* ]]; }
+	wait_for 10 found
+	pl 0 doctor --fix --dry-run
+	pl 0 doctor --fix
+	[[ $output == *"of 2 other network namespaces, removed"* ]]
+	pl 0 doctor
+	[ -z "$output" ]
+	dirs=("$PIN"/podlink/ns*)
+	((${#dirs[@]} == 2))
+	dirs=("$PIN"/podlink/ns*/if*)
+	((${#dirs[@]} == 2))
+	detached() { [ "$("$B/bpftool/bpftool" net show dev "u$h" | grep -c podlink_uplink)" = 0 ]; }
+	wait_for 5 detached
+	# what lives has lost nothing
+	in_ns "$g" doctor
+	[ -z "$output" ]
+	in_ns "$g" show one -j
+	json '.links[0].forward | .uplink != null and (.addresses | length == 2)'
+	probe "$g" "$b" 'udp 192.0.2.1 > 10.0.0.3:9 = pass' 'udp 10.0.0.3 > 192.0.2.1:9 = pass'
+	in_ns "$g" del one
+	pl 0 del "$x"
+	ip link del "u$h"
+	left
+}
+
 @test "podlink: killed at any step of add and del, it leaves nothing half made" {
 	requires root kernel:6.7
 	add="$B/podlink add $x --netns $a ${to_a[*]} --forward --uplink $up"

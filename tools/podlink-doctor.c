@@ -76,7 +76,9 @@ int verb_doctor(int argc, char **argv)
 	struct pl_path path = {.pods = -1};
 	struct pl_link *links = NULL;
 	int rc, lock = -1;
-	__u32 dead = 0;
+	const bool look = !env.fix || asked.dry_run;
+	const char *next = look ? "; podlink doctor --fix removes them" : ", removed";
+	__u32 dead = 0, others = 0;
 	size_t n = 0;
 
 	if (argc)
@@ -93,11 +95,13 @@ int verb_doctor(int argc, char **argv)
 	if (!rc)
 		rc = pl_path_open(&path);
 	if (!rc && lock >= 0)
-		rc = pl_path_sweep(&path, host, !env.fix || asked.dry_run, &dead);
+		rc = pl_path_sweep(&path, host, look, &dead) ?:
+		     pl_path_sweep_others(&path, look, &others);
 	if (!rc && dead)
-		finding(false, "pins of %u links that are gone%s", dead,
-			env.fix && !asked.dry_run ? ", removed"
-						: "; podlink doctor --fix removes them");
+		finding(false, "pins of %u links that are gone%s", dead, next);
+	if (!rc && others)
+		finding(false, "pins of links that are gone, of %u other network namespaces%s",
+			others, next);
 	if (!rc)
 		rc = pl_link_list(host, &links, &n);
 	for (size_t i = 0; !rc && i < n; i++)

@@ -338,22 +338,37 @@ bool pl_path_has(const struct pl_path *path, __u32 ifindex)
 }
 
 struct sweep {
-	struct pl_ns *host;
+	struct pl_ns *host;	/* NULL: dirs of a namespace that we are not in */
 	bool dry_run;
 	__u32 dead, alive;
 };
 
+/* The index of the device that a link hangs at; 0: at none, or it is not pinned. 0 or -errno. */
+static int link_at(const char *dir, const char *name, __u32 *ifindex)
+{
+	__u32 prog;
+	int err = link_info(dir, name, ifindex, &prog);
+
+	return err == -ENOENT ? 0 : err;
+}
+
 /* 1: its device is on the host, 0: it is not, -errno: cannot tell, and so not ours to remove */
 static int is_alive(struct pl_ns *host, const char *dir, __u32 ifindex)
 {
-	__u32 peer, primary, prog;
+	__u32 peer, primary;
 	struct pl_link link;
 	/* for a netkit link of the peer's programs the index is that in the pod */
-	int err =
-		link_info(dir, "peer", &peer, &prog) ?: link_info(dir, "primary", &primary, &prog);
+	int err = link_at(dir, "peer", &peer) ?: link_at(dir, "primary", &primary);
 
 	if (err)
-		return err == -ENOENT ? 0 : err;
+		return err;
+	/*
+	 * What is in a namespace that we are not in cannot be seen, but its device takes the
+	 * links along when it goes, and so does the namespace with its devices. Whether the
+	 * uplink's program hangs somewhere is no matter: that device may have outlived both.
+	 */
+	if (!host)
+		return peer || primary;
 	if (!peer || primary != ifindex)
 		return 0;
 	switch (pl_link_get(host, NULL, ifindex, -1, &link)) {
@@ -377,26 +392,60 @@ static int sweep_one(const struct pl_path *path, const char *dir, __u32 ifindex,
 	return alive || s->dry_run ? 0 : pl_path_del((struct pl_path *)path, ifindex);
 }
 
-int pl_path_sweep(struct pl_path *path, struct pl_ns *host, bool dry_run, __u32 *n)
+static int sweep(struct pl_path *path, struct sweep *s)
 {
-	struct sweep s = {.host = host, .dry_run = dry_run};
-	int err = each_dir(path, sweep_one, &s);
-	char pods[PIN_PATH];
+	int err = each_dir(path, sweep_one, s);
 
-	*n = s.dead;
 	if (err < 0)
 		complain_err(err, path->dir, "cannot list the pins");
 	if (err)
 		return FAILED;
-	if (dry_run || s.alive || path->pods < 0)
+	if (s->dry_run || s->alive)
 		return DONE;
 	pl_path_close(path);
-	snprintf(pods, sizeof(pods), "%s/pods", path->dir);
-	if (unlink(pods) || rmdir(path->dir)) {
-		complain_err(errno, path->dir, "cannot remove the pins");
+	err = pin_dir_remove(path->dir);
+	if (!err)
+		return DONE;
+	complain_err(err, path->dir, "cannot remove the pins");
+	return FAILED;
+}
+
+int pl_path_sweep(struct pl_path *path, struct pl_ns *host, bool dry_run, __u32 *n)
+{
+	struct sweep s = {.host = host, .dry_run = dry_run};
+	int rc = sweep(path, &s);
+
+	*n = s.dead;
+	return rc;
+}
+
+int pl_path_sweep_others(const struct pl_path *own, bool dry_run, __u32 *n)
+{
+	DIR *d = opendir(PL_ROOT);
+	struct dirent *e;
+	int rc = DONE;
+
+	*n = 0;
+	if (!d) {
+		complain_err(errno, PL_ROOT, "cannot list the pins");
 		return FAILED;
 	}
-	return DONE;
+	while (!rc && (e = readdir(d))) {
+		struct sweep s = {.dry_run = dry_run};
+		struct pl_path path;
+
+		if (strncmp(e->d_name, "ns", 2) ||
+		    snprintf(path.dir, sizeof(path.dir), "%s/%s", PL_ROOT, e->d_name) >=
+			    (int)sizeof(path.dir) ||
+		    !strcmp(path.dir, own->dir))
+			continue;
+		path.pods = pin_get(path.dir, "pods");
+		rc = sweep(&path, &s);
+		*n += s.dead || !s.alive;
+		pl_path_close(&path);
+	}
+	closedir(d);
+	return rc;
 }
 
 static void sum(int map, __u32 key, struct pl_count *c, int cpus, struct pl_count *total)

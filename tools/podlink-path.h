@@ -12,8 +12,8 @@
  *				each, pinned by all that use it, so that it goes with the last
  *
  * A directory whose device is gone, or in another namespace by now, and the entries of the
- * table for its index, are removed by the next verb that changes something. An flock on
- * PL_ROOT is held by whoever does.
+ * table for its index, are removed by the next verb that changes something in that namespace,
+ * and by doctor --fix in any. An flock on PL_ROOT is held by whoever does.
  */
 #ifndef PODLINK_PATH_H
 #define PODLINK_PATH_H
@@ -64,6 +64,11 @@ bool pl_path_has(const struct pl_path *path, __u32 ifindex);
  * another podlink is about to move to the host is not there yet.
  */
 int pl_path_sweep(struct pl_path *path, struct pl_ns *host, bool dry_run, __u32 *n);
+/*
+ * The same for all other network namespaces, by what the pinned links tell: of one that is
+ * gone, nothing is left. *n counts the namespaces in which there was something to remove.
+ */
+int pl_path_sweep_others(const struct pl_path *own, bool dry_run, __u32 *n);
 
 struct pl_path_info {
 	__u32 peer_prog, primary_prog, uplink_prog; /* ids, 0: none */
