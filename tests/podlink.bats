@@ -171,6 +171,30 @@ everywhere() {
 	left
 }
 
+@test "podlink: a NIC's sum over the whole packet stays right" {
+	requires root kernel:6.18 tool:jq
+	local peer uplink
+	pl 0 add "$x" --netns "$a" "${to_a[@]}" --forward --uplink "$up"
+	pl 0 add "$y" --netns "$b" "${to_b[@]}" --forward
+	pl 0 show "$x" -j
+	read -r peer uplink < <(jq -r '.links[0].forward | "\(.programs.peer) \(.uplink.program)"' \
+		<<<"$output")
+	hop() { # PROGRAM DEV SRC DST: it is redirected, with a hop less
+		tool 0 "$B/tests/hop" "$@"
+		[ "$output" = "verdict 7 hops 63" ]
+	}
+	# to a pod, out of the uplink, and in by the uplink
+	hop "$peer" "$x" 10.0.0.2 10.0.0.3
+	hop "$peer" "$x" fd00::2 fd00::3
+	hop "$peer" "$x" 10.0.0.2 192.0.2.9
+	hop "$peer" "$x" fd00::2 2001:db8::9
+	hop "$uplink" lo 192.0.2.9 10.0.0.3
+	hop "$uplink" lo 2001:db8::9 fd00::3
+	pl 0 del "$x"
+	pl 0 del "$y"
+	left
+}
+
 @test "podlink: a source that is not the pod's own is left to the stack" {
 	requires root kernel:6.7 tool:jq
 	pl 0 add "$x" --netns "$a" "${to_a[@]}" --forward --uplink "$up"
