@@ -320,20 +320,19 @@ expand_unwatched() {
 	echo -:podlink_expand >>/sys/kernel/tracing/kprobe_events
 }
 
-# copied NUMBER: how many of so many datagrams of the pod were given a larger buffer
+# copied NUMBER [ADDRESS]: how many of so many datagrams of the pod were given a larger buffer
 copied() {
 	local name before after rest
 	read -r name before rest </sys/kernel/tracing/kprobe_profile
-	ip netns exec "$p" bash -c "for ((i = 0; i < $1; i++)); do echo >/dev/udp/10.1.0.2/9; done"
+	ip netns exec "$p" bash -c \
+		"for ((i = 0; i < $1; i++)); do echo >/dev/udp/${2-10.1.0.2}/9; done"
 	read -r name after rest </sys/kernel/tracing/kprobe_profile
 	copies=$((after - before))
 	echo "$copies copies of $1 packets"
 }
 
-@test "podlink: with room for the host's tunnel the pod's packets are not copied" {
-	requires root patch:podlink/0004
-	local copies
-	topo netkit h p
+# host_tunnel: by which the pod reaches 10.1.0.2
+host_tunnel() {
 	ip -n "$h" -batch - <<-END
 		link add under type dummy
 		link set under up
@@ -346,6 +345,13 @@ copied() {
 	END
 	ip netns exec "$h" bash -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
 	ip -n "$p" route add default dev "$p"
+}
+
+@test "podlink: with room for the host's tunnel the pod's packets are not copied" {
+	requires root patch:podlink/0004
+	local copies
+	topo netkit h p
+	host_tunnel
 	expand_watched
 	copied 200
 	((copies >= 200))
@@ -358,4 +364,35 @@ copied() {
 	# all of them have left
 	tool 0 /sbin/ip netns exec "$h" cat /sys/class/net/under/statistics/tx_packets
 	((output >= 600))
+}
+
+# pod_tunnel: by which the pod reaches 10.2.0.2, through the host's
+pod_tunnel() {
+	ip -n "$p" -batch - <<-END
+		link add pv type vxlan id 8 remote 10.1.0.2 dstport 4789 dev $p
+		link set pv up
+		addr add 10.2.0.1/24 dev pv
+		neigh add 10.2.0.2 lladdr 02:00:00:00:00:04 dev pv
+	END
+}
+
+# vxlan adds up the room that the devices below it need when it is made, and not again.
+@test "podlink: a tunnel in the pod that is made on top of the room needs no copy either" {
+	requires root patch:podlink/0004
+	local copies
+	topo netkit h p
+	host_tunnel
+	pod_tunnel
+	expand_watched
+	copied 200 10.2.0.2
+	((copies >= 200))
+	set_link 0 "$h" headroom 128
+	ip -n "$p" link del pv
+	pod_tunnel
+	copied 200 10.2.0.2
+	((copies < 20))
+	# all of them have left, in both tunnels
+	tool 0 /sbin/ip netns exec "$h" cat /sys/class/net/under/statistics/tx_packets \
+		/sys/class/net/under/statistics/tx_bytes
+	((${output%$'\n'*} >= 400 && ${output#*$'\n'} >= 400 * (1 + 28 + 50 + 50)))
 }
