@@ -24,6 +24,12 @@ json() { jq -e "$@" <<<"$output"; }
 	[[ $stderr == *tcx-ingress* ]]
 	tool 2 "$NETPOL" attach tcx-ingress
 	tool 2 "$NETPOL" --no-such-option
+	tool 2 "$NETPOL" attach tcx-ingress "$l" --default perhaps
+	[[ $stderr == *"--default takes deny, allow or next"* ]]
+	tool 2 "$NETPOL" --probe "$l"
+	tool 1 "$NETPOL" --probe --netns no-such-name
+	tool 1 bash -c "$NETPOL --probe -j >/dev/full"
+	[[ $stderr == *"standard output: cannot write: No space left"* ]]
 	tool 0 "$NETPOL" --help
 	[[ $output == *EXAMPLES* && $output == *"rule add|del|list"* ]]
 	tool 0 "$NETPOL" --version

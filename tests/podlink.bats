@@ -397,6 +397,9 @@ everywhere() {
 	[[ $stderr == *--netns* ]]
 	pl 2 add "$x" --netns "$a" --type tap
 	pl 2 add "$x" --netns "$a" --mode l4
+	[[ $stderr == *"--mode takes l2 or l3"* ]]
+	pl 2 add "$x" --netns "$a" --mtu 67
+	[[ $stderr == *"--mtu takes a number from 68 to 65535"* ]]
 	pl 2 add "$x" --netns "$a" --mac 02:00:00:00:00:01
 	[[ $stderr == *L3* ]]
 	pl 2 add "$x" --netns "$a" --mode l2 --mac 03:00:00:00:00:01
@@ -418,6 +421,9 @@ everywhere() {
 	pl 2 set "$x" mtu
 	pl 2 set "$x" colour 3
 	pl 2 set "$x" mtu 70000
+	# under ip netns exec there is no bpffs
+	tool 1 /sbin/ip netns exec "$a" "$B/podlink" show
+	[[ $stderr == *"no BPF file system"*nsenter* ]]
 	pl 3 set "$x" mtu 9000
 	pl 3 show "$x"
 	pl 3 del "$x"
@@ -441,6 +447,24 @@ everywhere() {
 	[[ $stderr == *10.0.0.2* ]]
 	[ -z "$(ip -n "$b" -br link show type netkit)" ]
 	pl 0 del "$x" --dry-run
+	pl 0 del "$x"
+	left
+}
+
+@test "podlink: it waits for another one that changes something" {
+	requires root kernel:6.7 tool:flock
+	local lock pid
+	mkdir -p "$PIN/podlink"
+	exec {lock}<"$PIN/podlink"
+	flock "$lock"
+	"$B/podlink" add "$x" --netns "$a" -v 2>"$BATS_TEST_TMPDIR/waits" {lock}<&- 3>&- 4>&- &
+	pid=$!
+	wait_for 10 grep -q 'waiting for another podlink' "$BATS_TEST_TMPDIR/waits"
+	# who only says what would change does not
+	pl 0 add "$y" --netns "$b" --dry-run
+	[ ! -e "/sys/class/net/$x" ]
+	exec {lock}<&-
+	wait "$pid"
 	pl 0 del "$x"
 	left
 }
