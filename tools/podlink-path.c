@@ -124,14 +124,20 @@ static void set_constants(struct podlink *skel, const struct pl_forward *fwd)
 	skel->rodata->uplink = fwd->uplink;
 }
 
-static int attach(const struct bpf_program *prog, const struct pl_forward *fwd, __u32 ifindex,
-		  const char *dir, const char *pin)
+static struct bpf_link *attach(const struct bpf_program *prog, const struct pl_forward *fwd,
+			       __u32 ifindex)
 {
 	LIBBPF_OPTS(bpf_tcx_opts, tcx);
 	LIBBPF_OPTS(bpf_netkit_opts, netkit);
-	struct bpf_link *link = fwd->kind == PL_NETKIT
-					? bpf_program__attach_netkit(prog, ifindex, &netkit)
-					: bpf_program__attach_tcx(prog, ifindex, &tcx);
+
+	return fwd->kind == PL_NETKIT ? bpf_program__attach_netkit(prog, ifindex, &netkit)
+				      : bpf_program__attach_tcx(prog, ifindex, &tcx);
+}
+
+static int attach_pinned(const struct bpf_program *prog, const struct pl_forward *fwd,
+			 __u32 ifindex, const char *dir, const char *pin)
+{
+	struct bpf_link *link = attach(prog, fwd, ifindex);
 	int err;
 
 	if (!link)
@@ -211,11 +217,35 @@ int pl_path_enter(struct pl_path *path, const char *name, __u32 ifindex,
 	return DONE;
 }
 
+/* pods: a table that others have made already, or -1 */
+static int load(struct podlink *skel, const struct pl_forward *fwd, bool uplink, int pods)
+{
+	int err = 0;
+
+	if (fwd->kind == PL_VETH) {
+		bpf_program__set_expected_attach_type(skel->progs.podlink_peer, BPF_TCX_INGRESS);
+		bpf_program__set_expected_attach_type(skel->progs.podlink_primary, BPF_TCX_EGRESS);
+	}
+	bpf_program__set_autoload(skel->progs.podlink_uplink, uplink);
+	set_constants(skel, fwd);
+	if (pods >= 0)
+		err = bpf_map__reuse_fd(skel->maps.pl_pods, pods);
+	return err ?: podlink__load(skel);
+}
+
+static int load_refused(int err, const char *name, const char *what)
+{
+	complain_err(err, name, "%s%s", what,
+		     err == -EACCES  ? " (without CAP_PERFMON the verifier refuses them)"
+		     : asked.verbose < 2 ? " (-vv shows more)"
+				     : "");
+	return FAILED;
+}
+
 int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name, __u32 at,
 		__u32 ifindex, const struct pl_forward *fwd)
 {
 	struct podlink *skel = podlink__open();
-	struct bpf_program *uplink;
 	const char *what = "cannot load the programs";
 	bool changed = false;
 	char dir[PIN_PATH];
@@ -224,17 +254,7 @@ int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name
 	link_dir(dir, path, ifindex);
 	if (err)
 		goto out;
-	if (fwd->kind == PL_VETH) {
-		bpf_program__set_expected_attach_type(skel->progs.podlink_peer, BPF_TCX_INGRESS);
-		bpf_program__set_expected_attach_type(skel->progs.podlink_primary, BPF_TCX_EGRESS);
-	}
-	uplink = skel->progs.podlink_uplink;
-	bpf_program__set_autoload(uplink, fwd->uplink);
-	set_constants(skel, fwd);
-	if (path->pods >= 0)
-		err = bpf_map__reuse_fd(skel->maps.pl_pods, path->pods);
-	if (!err)
-		err = podlink__load(skel);
+	err = load(skel, fwd, fwd->uplink, path->pods);
 	if (err)
 		goto out;
 	what = "cannot create the pins";
@@ -255,10 +275,10 @@ int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name
 		err = pin_put(bpf_map__fd(skel->maps.rodata), dir, "constants");
 	if (!err) {
 		what = "cannot attach";
-		err = attach(skel->progs.podlink_peer, fwd, at, dir, "peer");
+		err = attach_pinned(skel->progs.podlink_peer, fwd, at, dir, "peer");
 	}
 	if (!err)
-		err = attach(skel->progs.podlink_primary, fwd, at, dir, "primary");
+		err = attach_pinned(skel->progs.podlink_primary, fwd, at, dir, "primary");
 	if (!err && fwd->uplink) {
 		what = "cannot attach to the uplink";
 		err = attach_uplink(path, host, skel, dir, fwd->uplink);
@@ -271,11 +291,39 @@ out:
 	podlink__destroy(skel);
 	if (!err)
 		return rc;
-	complain_err(err, name, "%s%s", what,
-		     err == -EACCES  ? " (without CAP_PERFMON the verifier refuses them)"
-		     : asked.verbose < 2 ? " (-vv shows more)"
-				     : "");
-	return FAILED;
+	return load_refused(err, name, what);
+}
+
+int pl_path_hold(struct podlink **held, struct pl_path *path, const char *name, __u32 ifindex,
+		 const struct pl_forward *fwd)
+{
+	bool first = path->pods < 0, changed = false;
+	struct podlink *skel = podlink__open();
+	LIBBPF_OPTS(bpf_tcx_opts, tcx);
+	int err = skel ? 0 : -errno;
+
+	*held = skel;
+	if (!err)
+		err = load(skel, fwd, first, path->pods);
+	if (err)
+		return load_refused(err, name, "cannot load the programs");
+	if (first)
+		path->pods = fcntl(bpf_map__fd(skel->maps.pl_pods), F_DUPFD_CLOEXEC, 0);
+	skel->links.podlink_peer = attach(skel->progs.podlink_peer, fwd, ifindex);
+	if (skel->links.podlink_peer)
+		skel->links.podlink_primary = attach(skel->progs.podlink_primary, fwd, ifindex);
+	if (skel->links.podlink_primary && first)
+		skel->links.podlink_uplink = bpf_program__attach_tcx(skel->progs.podlink_uplink,
+								     fwd->uplink, &tcx);
+	if (path->pods < 0 || !skel->links.podlink_primary ||
+	    (first && !skel->links.podlink_uplink))
+		return load_refused(-errno, name, "cannot attach");
+	return pl_path_enter(path, name, ifindex, fwd, &changed);
+}
+
+void pl_path_release(struct podlink *held)
+{
+	podlink__destroy(held);
 }
 
 /* --- what is there --- */

@@ -52,6 +52,15 @@ struct pl_forward {
  */
 int pl_path_add(struct pl_path *path, const struct pl_ns *host, const char *name, __u32 at,
 		__u32 ifindex, const struct pl_forward *fwd);
+/*
+ * The same without pins, in the namespace that this thread is in: it lasts until it is
+ * released, or this process ends. The first one with the same path, whose pods is -1, makes
+ * the table and attaches to the uplink, for all of them. *held is to be released in any case.
+ */
+struct podlink;
+int pl_path_hold(struct podlink **held, struct pl_path *path, const char *name, __u32 ifindex,
+		 const struct pl_forward *fwd);
+void pl_path_release(struct podlink *held);
 /* Enter what the table lacks of the addresses; *changed tells whether that was anything. */
 int pl_path_enter(struct pl_path *path, const char *name, __u32 ifindex,
 		  const struct pl_forward *fwd, bool *changed);

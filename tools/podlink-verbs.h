@@ -25,6 +25,8 @@ extern struct pl_env {
 	int policy, peer_policy, scrub;
 	bool of_netkit;			/* told something that only netkit has */
 	bool forward, fix, ignore_missing;
+	const char *contenders, *paths;	/* lists of bench; NULL: all */
+	__u32 rounds, count, seconds;
 } env;
 
 bool pl_ours(const struct pl_link *link);
@@ -39,5 +41,6 @@ int pl_pod_of(struct pl_ns *host, const struct pl_link *link, struct pl_ns *pod,
 int verb_add(int argc, char **argv);
 int verb_show(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
+int verb_bench(int argc, char **argv);
 
 #endif

@@ -22,6 +22,8 @@ struct pl_env env = {
 	.policy = NETKIT_PASS,
 	.peer_policy = NETKIT_DROP,
 	.scrub = NETKIT_SCRUB_DEFAULT,
+	.rounds = 5,
+	.count = 2000,
 };
 
 const char *argp_program_version = "podlink (skelkit) 0.1";
@@ -222,7 +224,7 @@ static int probe(void)
 
 static const struct verb verbs[] = {
 	{"add", verb_add}, {"set", set}, {"show", verb_show},
-	{"del", del}, {"doctor", verb_doctor}, {}};
+	{"del", del}, {"doctor", verb_doctor}, {"bench", verb_bench}, {}};
 
 enum {
 	OPT_NETNS = 256,
@@ -244,6 +246,11 @@ enum {
 	OPT_UPLINK,
 	OPT_FIX,
 	OPT_IGNORE,
+	OPT_CONTENDERS,
+	OPT_PATHS,
+	OPT_ROUNDS,
+	OPT_COUNT,
+	OPT_SECONDS,
 };
 
 static const struct argp_option options[] = {
@@ -256,9 +263,10 @@ static const struct argp_option options[] = {
 	{"mac", OPT_MAC, "MAC", 0, "add: of the host's end", 0},
 	{"peer-mac", OPT_PEER_MAC, "MAC", 0, "add: of the pod's end", 0},
 	{"mtu", OPT_MTU, "BYTES", 0, "add: of both ends", 0},
-	{"gso-max", OPT_GSO, "BYTES", 0, "add: of both ends and families, for BIG TCP", 0},
-	{"headroom", OPT_HEADROOM, "BYTES", 0, "add: kept free in front of packets", 0},
-	{"tailroom", OPT_TAILROOM, "BYTES", 0, "add: kept free behind packets", 0},
+	{"gso-max", OPT_GSO, "BYTES", 0, "add: of both ends and families, for BIG TCP; bench: the third size of tcp-", 0},
+	{"headroom", OPT_HEADROOM, "BYTES", 0, "add: kept free in front of packets; bench: of netkit-room (default 128)",
+	 0},
+	{"tailroom", OPT_TAILROOM, "BYTES", 0, "add: kept free behind packets; bench: of netkit-room (default 64)", 0},
 	{"policy", OPT_POLICY, "VERDICT", 0,
 	 "add: pass (default) or drop to the pod where no program decides", 0},
 	{"peer-policy", OPT_PEER_POLICY, "VERDICT", 0,
@@ -269,6 +277,14 @@ static const struct argp_option options[] = {
 	{"uplink", OPT_UPLINK, "DEV", 0, "add: and to the world by this device", 0},
 	{"ignore-missing", OPT_IGNORE, NULL, 0, "del: nothing there is fine", 0},
 	{"fix", OPT_FIX, NULL, 0, "doctor: remove what is ours and dead", 0},
+	{"contenders", OPT_CONTENDERS, "LIST", 0,
+	 "bench: of host, netkit-l3, netkit-l2, veth, netkit-stack, veth-stack and netkit-room", 0},
+	{"paths", OPT_PATHS, "LIST", 0,
+	 "bench: of out, in, pod, rr-out, rr-pod, tcp-out, tcp-in, tcp-pod, each also with a 6 "
+	 "behind it, and vxlan and wireguard", 0},
+	{"rounds", OPT_ROUNDS, "N", 0, "bench: how many (default 5)", 0},
+	{"count", OPT_COUNT, "N", 0, "bench: packets of a round, or round trips (default 2000)", 0},
+	{"seconds", OPT_SECONDS, "N", 0, "bench: begin no further round after that", 0},
 	{}};
 
 static void mac_arg(struct argp_state *state, const char *arg, __u8 *mac, bool *has)
@@ -363,6 +379,21 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 	case OPT_FIX:
 		env.fix = true;
 		break;
+	case OPT_CONTENDERS:
+		env.contenders = arg;
+		break;
+	case OPT_PATHS:
+		env.paths = arg;
+		break;
+	case OPT_ROUNDS:
+		env.rounds = option_u32(state, "rounds", arg, 1, 1000);
+		break;
+	case OPT_COUNT:
+		env.count = option_u32(state, "count", arg, 1, 20000);
+		break;
+	case OPT_SECONDS:
+		env.seconds = option_u32(state, "seconds", arg, 1, 86400);
+		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
@@ -370,7 +401,7 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 }
 
 static const char args_doc[] = "add NAME --netns POD\nset NAME mtu|gso-max|headroom|tailroom N\n"
-			       "show [NAME]\ndel NAME\ndoctor";
+			       "show [NAME]\ndel NAME\ndoctor\nbench";
 
 static const char doc[] =
 	"Links for pods, by netkit or veth, and the datapath between them.\v"
