@@ -197,23 +197,39 @@ everywhere() {
 
 @test "podlink: a source that is not the pod's own is left to the stack" {
 	requires root kernel:6.7 tool:jq
-	pl 0 add "$x" --netns "$a" "${to_a[@]}" --forward --uplink "$up"
+	pl 0 add "$x" --netns "$a" "${to_a[@]}" --addr 10.0.0.4/32 --addr fd00::4/128 --forward \
+		--uplink "$up"
 	pl 0 add "$y" --netns "$b" "${to_b[@]}" --forward --uplink "$up"
 	ip -n "$a" addr add 10.0.0.77/32 dev lo
 	ip -n "$a" addr add fd00::77/128 dev lo nodad
-	tool 0 /sbin/ip netns exec "$a" python3 - <<-'END'
-		import socket
-		for family, src, dst in ((socket.AF_INET, '10.0.0.77', '192.0.2.9'),
-		                         (socket.AF_INET6, 'fd00::77', '2001:db8::9'),
-		                         (socket.AF_INET, '10.0.0.77', '10.0.0.3'),
-		                         (socket.AF_INET6, 'fd00::77', 'fd00::3')):
-		    s = socket.socket(family, socket.SOCK_DGRAM)
-		    s.bind((src, 0))
-		    s.sendto(b'x', (dst, 9))
-	END
-	pl 0 show "$x" -j
+	from() { # LAST-DIGITS...: to the world, and to the other pod, by both families
+		tool 0 /sbin/ip netns exec "$a" python3 - "$@" <<-'END'
+			import socket
+			import sys
+			for n in sys.argv[1:]:
+			    for family, net, dst in ((socket.AF_INET, '10.0.0.', '192.0.2.9'),
+			                             (socket.AF_INET6, 'fd00::', '2001:db8::9'),
+			                             (socket.AF_INET, '10.0.0.', '10.0.0.3'),
+			                             (socket.AF_INET6, 'fd00::', 'fd00::3')):
+			        s = socket.socket(family, socket.SOCK_DGRAM)
+			        s.bind((net + n, 0))
+			        s.sendto(b'x', (dst, 9))
+		END
+		pl 0 show "$x" -j
+	}
+	from 77
 	json '.links[0].forward.counters | .to_uplink.packets == 0 and .to_pod.packets == 0 and
 		.to_stack.packets >= 4'
+	# nor is another pod's address its own
+	ip -n "$a" addr add 10.0.0.3/32 dev lo
+	ip -n "$a" addr add fd00::3/128 dev lo nodad
+	from 3
+	json '.links[0].forward.counters | .to_uplink.packets == 0 and .to_pod.packets == 0'
+	# all that are
+	ip -n "$a" addr del 10.0.0.3/32 dev lo
+	ip -n "$a" addr del fd00::3/128 dev lo
+	from 2 4
+	json '.links[0].forward.counters | .to_uplink.packets == 4 and .to_pod.packets == 4'
 	pl 0 del "$x"
 	pl 0 del "$y"
 	left

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <bpf/bpf.h>
@@ -122,6 +123,10 @@ static void set_constants(struct podlink *skel, const struct pl_forward *fwd)
 	if (fwd->gateway6)
 		memcpy((void *)&skel->rodata->gateway6, fwd->gateway6, sizeof(*fwd->gateway6));
 	skel->rodata->uplink = fwd->uplink;
+	for (size_t i = fwd->naddrs; i--;)
+		memcpy((void *)(fwd->addrs[i].family == AF_INET ? &skel->rodata->own4
+								: &skel->rodata->own6),
+		       &fwd->addrs[i].addr, sizeof(fwd->addrs[i].addr));
 }
 
 static struct bpf_link *attach(const struct bpf_program *prog, const struct pl_forward *fwd,
