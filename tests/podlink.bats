@@ -684,3 +684,51 @@ everywhere() {
 	pl 0 del "$x" --ignore-missing
 	left
 }
+
+@test "podlink: bench measures every link on every path, in namespaces of its own" {
+	requires root kernel:6.7 tool:jq
+	leak_list >"$BATS_TEST_TMPDIR/before"
+	TIMEOUT_FACTOR=$((TIMEOUT_FACTOR * 3)) pl 0 bench -j --rounds 2 --count 20 --gso-max 131072 \
+		--headroom 160 --tailroom 48
+	json '.rounds == 2 and .count == 20 and .skipped == [] and (.rows | length == 158)'
+	# each contender on each path, of TCP with each size of its packets, against the host
+	json '[.rows[] | select(.path | startswith("tcp") | not) | [.path, .contender]] | unique |
+		length == 6 * 4 + 5 * 2 + 6 * 2 + 5 * 2'
+	json '[.rows[] | .gso_max // empty] | unique == [1500, 65536, 131072]'
+	json 'all(.rows[]; .ns.median > 0 and .ns.min <= .ns.median and .ns.median <= .ns.max and
+		(.passes > 0 or .unit == "KiB") and ((.path | contains("pod")) or .ratio.median > 0))'
+	# packets are as large as the limit lets them be
+	json 'all(.rows[] | select(.gso_max); .packet_bytes <= ([.gso_max, 1514] | max) + 14 and
+		(.gso_max == 1500 or .packet_bytes > 1600))'
+	# room spares the copy
+	json '[.copies[] | [.tunnel, .contender]] | length == 6 and (unique | length == 6)'
+	json 'all(.copies[]; if .contender == "netkit-room" then
+		.headroom == 160 and .tailroom == 48 and .median < .2 else .median > .8 end)'
+	pl 0 bench --rounds 1 --count 10 --paths out,in6 --contenders host,netkit-l2 --seconds 60
+	[[ $output == *"out      netkit-l2"*"in6      host"* && $output != *vxlan* && $output != *veth* ]]
+	pl 0 bench --rounds 1000 --count 2000 --paths out --contenders host --seconds 1
+	[[ $stderr == *"only "*" of 1000 rounds in 1 seconds"* ]]
+	pl 2 bench --paths out,sideways
+	[[ $stderr == *"'sideways'"* ]]
+	pl 2 bench --contenders ''
+	pl 2 bench --rounds 0
+	pl 2 bench --count 20001
+	pl 2 bench here
+	leak_check "$BATS_TEST_TMPDIR/before"
+	left
+}
+
+@test "podlink: bench without privileges is refused, and killed it leaves nothing" {
+	requires root kernel:6.7
+	leak_list >"$BATS_TEST_TMPDIR/before"
+	tool 1 /usr/bin/setpriv --reuid 65534 --clear-groups "$B/podlink" bench --count 1
+	[[ $stderr == *"CAP_SYS_ADMIN"* ]]
+	for ((i = 0; i < 4; i++)); do
+		"$B/podlink" bench --count 20000 --rounds 1000 >"$BATS_TEST_TMPDIR/out" 2>&1 3>&- 4>&- &
+		pid=$!
+		pause "0.$((i * 3))"
+		kill -9 "$pid"
+		wait "$pid" || :
+	done
+	leak_check "$BATS_TEST_TMPDIR/before"
+}

@@ -111,7 +111,8 @@ int pl_ns_new(struct pl_ns *ns)
 		back = pl_ns_enter(&own);
 		rc = rc ?: back;
 	} else {
-		complain_err(errno, "network namespace", "cannot make one");
+		complain_err(errno, "network namespace",
+			     "cannot make one, for which CAP_SYS_ADMIN is needed");
 	}
 	if (own.fd >= 0)
 		close(own.fd);

@@ -413,7 +413,8 @@ static const char doc[] =
 	"eth0\n"
 	"  podlink show web0 -j\n"
 	"  podlink set web0 mtu 9000\n"
-	"  podlink del web0\n";
+	"  podlink del web0\n"
+	"  podlink bench --paths out,in,pod,vxlan --seconds 30\n";
 
 static int ready(void)
 {
