@@ -325,7 +325,8 @@ static int datagrams(const struct row *row, __u32 n, struct reading *r)
 	if (received == n)
 		return DONE;
 	complain("%s: %s: %u of %u datagrams arrived; with a lower --count more may",
-		 row->path ? row->path->name : "tunnel", pl_contenders[row->contender], received, n);
+		 row->path ? row->path->name : "tunnel", pl_contenders[row->contender], received,
+		 n);
 	return FAILED;
 }
 
@@ -482,7 +483,8 @@ static int rounds(void)
 	}
 	progress(NULL, 0, 0);
 	if (!rc && bench.done < bench.rounds)
-		warning("only %u of %u rounds in %u seconds", bench.done, bench.rounds, env.seconds);
+		warning("only %u of %u rounds in %u seconds", bench.done, bench.rounds,
+			env.seconds);
 	return rc;
 }
 
@@ -684,7 +686,8 @@ static int known(const char *list, const char *option)
 #undef IS
 		if (is)
 			continue;
-		complain("bench: --%s has no '%.*s'; podlink --help lists them", option, (int)len, p);
+		complain("bench: --%s has no '%.*s'; podlink --help lists them", option, (int)len,
+			 p);
 		return USAGE;
 	}
 	return DONE;
@@ -692,28 +695,28 @@ static int known(const char *list, const char *option)
 
 static int contenders(void)
 {
+	const __u32 headroom = env.headroom < 0 ? 128 : env.headroom;
+	const __u32 tailroom = env.tailroom < 0 ? 64 : env.tailroom;
 	bool netkit = true;
 	int rc = DONE;
 
-	for (enum pl_contender c = 0; !rc && c < PL_CONTENDERS; c++) {
+	bench.present[PL_HOST] = chosen(env.contenders, pl_contenders[PL_HOST]);
+	for (enum pl_contender c = PL_HOST + 1; !rc && c < PL_CONTENDERS; c++) {
 		const bool veth = c == PL_VETH_PATH || c == PL_VETH_STACK;
 
-		if (!chosen(env.contenders, pl_contenders[c]))
+		if (!chosen(env.contenders, pl_contenders[c]) ||
+		    (c == PL_NETKIT_ROOM && !tunnels()))
 			continue;
-		if (c == PL_HOST) {
-			bench.present[c] = true;
-			continue;
-		}
-		if (c == PL_NETKIT_ROOM && !tunnels())
-			continue;
-		rc = veth || netkit ? pl_lab_add(&bench.lab, c, env.headroom < 0 ? 128 : env.headroom,
-						 env.tailroom < 0 ? 64 : env.tailroom)
-				    : LACKING;
+		rc = veth || netkit ? pl_lab_add(&bench.lab, c, headroom, tailroom) : LACKING;
 		bench.present[c] = !rc;
 		netkit &= veth || !rc;
 		if (rc == LACKING) {
 			skip(pl_contenders[c], "this kernel has no such links");
 			rc = DONE;
+		} else if (!rc && c == PL_NETKIT_ROOM &&
+			   bench.lab.pod[c][0].link.netkit.headroom != headroom) {
+			skip(pl_contenders[c], "netkit of this kernel has no headroom");
+			bench.present[c] = false;
 		}
 	}
 	return rc;
@@ -878,8 +881,8 @@ static void doubts(void)
 		}
 	}
 	if (worst > .2)
-		warning("a noisy machine: rounds differ by up to %.0f %% (%s %s); ratios are safer, "
-			"and more --rounds",
+		warning("a noisy machine: rounds differ by up to %.0f %% (%s %s); ratios are "
+			"safer, and more --rounds",
 			100 * worst, at->path->name, pl_contenders[at->contender]);
 }
 

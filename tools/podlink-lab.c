@@ -189,7 +189,8 @@ int pl_lab_add(struct pl_lab *lab, enum pl_contender c, __u32 headroom, __u32 ta
 	int rc = DONE;
 
 	for (int e = 0; !rc && e < 2; e++) {
-		struct pl_cidr own[] = {cidr("10.0.%d.%d", c, e + 2), cidr("fd00::%d:%d", c, e + 2)};
+		struct pl_cidr own[] = {cidr("10.0.%d.%d", c, e + 2),
+					cidr("fd00::%d:%d", c, e + 2)};
 		struct pl_lab_pod *pod = &lab->pod[c][e];
 		char name[IF_NAMESIZE];
 
