@@ -165,6 +165,8 @@ testbins: all $(TESTBINS) $B/bpftool/bpftool $B/veristat
 unit: $(call names,unit)		## build the unit tests
 fuzz: $(call names,fuzz)		## build the fuzz targets
 
+include $(wildcard tests/kselftest/build.mk)
+
 deps:					## install what is missing (apt, as root)
 	$Q.ci/deps install
 deps-check:				## say what is missing
@@ -235,6 +237,11 @@ $(SUITES): test-%: testbins kernel	## run one feature's suites in the VM
 lint: deps				## check the sources
 	$Q$(MAKE) kernel all
 	bats tests/host/lint.bats
+KSELFTESTS := $(patsubst kernel/%/selftests,kselftest-%,$(wildcard kernel/*/selftests))
+$(KSELFTESTS): kselftest-%: deps	## run upstream's tests of what feature F's patches change
+	$Q$(MAKE) kernel
+	$Q$(MAKE) -j$(JOBS) $B/kself/tree $B/kself/$*/test_progs
+	tests/vm -t 1800 tests/kselftest/run $*
 demo: deps				## see it work: a guided tour in the VM
 	$Q$(MAKE) kernel testbins
 	$Qtests/vm tests/demo
@@ -255,11 +262,11 @@ install: all man			## install tools and man pages below DESTDIR and PREFIX
 clean:					## drop build output; the cache of kernels stays
 	rm -rf $B skel/*.skel.h
 help:					## this text
-	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);sub(/.\(SUITES\)/,"test-F",$$1);sub(/.\(FEATURES\)/,"F",$$1);sub(/%/,"F",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
+	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);sub(/.\(SUITES\)/,"test-F",$$1);sub(/.\(FEATURES\)/,"F",$$1);sub(/.\(KSELFTESTS\)/,"kselftest-F",$$1);sub(/%/,"F",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
 
 -include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests tests/bench san san/unit fuzzobj fuzzobj/fuzz)))
 .PHONY: all base clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
 	host kernel-base kernel-tree kmemleak lint man test test-debug test-kernel test-unit testbins unit veristat \
-	vm-shell vmlinux FORCE $(FEATURES) $(SUITES) $(VMSUITES) $(DBSUITES)
+	vm-shell vmlinux FORCE $(FEATURES) $(KSELFTESTS) $(SUITES) $(VMSUITES) $(DBSUITES)
 .DELETE_ON_ERROR:
 .SECONDARY:
