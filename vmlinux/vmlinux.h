@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 5a483aaacd4a, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id 0241f91b5511, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -755,6 +755,10 @@ enum {
 enum {
 	CMIS_MODULE_LOW_PWR = 1,
 	CMIS_MODULE_READY = 3,
+};
+
+enum {
+	COOKIE_KEY_LABEL_LEN = 8,
 };
 
 enum {
@@ -2177,6 +2181,10 @@ enum {
 	GP_PASSED = 2,
 	GP_EXIT = 3,
 	GP_REPLAY = 4,
+};
+
+enum {
+	HANDSHAKE_DSCP = 136,
 };
 
 enum {
@@ -3738,6 +3746,10 @@ enum {
 };
 
 enum {
+	MAX_ALLOWEDIPS_DEPTH = 129,
+};
+
+enum {
 	MAX_IORES_LEVEL = 8,
 };
 
@@ -4605,6 +4617,13 @@ enum {
 	Opt_newinstance = 4,
 	Opt_max = 5,
 	Opt_err = 6,
+};
+
+enum {
+	PACKETS_PER_SECOND = 20,
+	PACKETS_BURSTABLE = 5,
+	PACKET_COST = 50000000,
+	TOKEN_MAX = 250000000,
 };
 
 enum {
@@ -6324,6 +6343,10 @@ enum {
 	WALK_TRAILING = 1,
 	WALK_MORE = 2,
 	WALK_NOFOLLOW = 4,
+};
+
+enum {
+	WG_NETDEV_FEATURES = 1160716814377ULL,
 };
 
 enum {
@@ -8579,6 +8602,12 @@ enum cgroup_task_events {
 	CGROUP_TASK_MIGRATE_CANCELED = 2,
 };
 
+enum chacha20poly1305_lengths {
+	XCHACHA20POLY1305_NONCE_SIZE = 24,
+	CHACHA20POLY1305_KEY_SIZE = 32,
+	CHACHA20POLY1305_AUTHTAG_SIZE = 16,
+};
+
 enum chacha_constants {
 	CHACHA_CONSTANT_EXPA = 1634760805,
 	CHACHA_CONSTANT_ND_3 = 857760878,
@@ -8672,9 +8701,29 @@ enum const_arg_state {
 	CONST_ARG_SUBPROG = 5,
 };
 
+enum cookie_mac_state {
+	INVALID_MAC = 0,
+	VALID_MAC_BUT_NO_COOKIE = 1,
+	VALID_MAC_WITH_COOKIE_BUT_RATELIMITED = 2,
+	VALID_MAC_WITH_COOKIE = 3,
+};
+
+enum cookie_values {
+	COOKIE_SECRET_MAX_AGE = 120,
+	COOKIE_SECRET_LATENCY = 5,
+	COOKIE_NONCE_LEN = 24,
+	COOKIE_LEN = 16,
+};
+
 enum copy_fs_flags_t {
 	COPY_FS_UMH = 1,
 	COPY_FS_IDLE = 2,
+};
+
+enum counter_values {
+	COUNTER_BITS_TOTAL = 8192,
+	COUNTER_REDUNDANT_BITS = 64,
+	COUNTER_WINDOW_SIZE = 8128,
 };
 
 enum cpa_warn {
@@ -8982,6 +9031,10 @@ enum ctx_state {
 	CT_STATE_USER = 2,
 	CT_STATE_GUEST = 3,
 	CT_STATE_MAX = 4,
+};
+
+enum curve25519_lengths {
+	CURVE25519_KEY_SIZE = 32,
 };
 
 enum d_real_type {
@@ -11862,6 +11915,11 @@ enum in6_addr_gen_mode {
 	IN6_ADDR_GEN_MODE_RANDOM = 3,
 };
 
+enum index_hashtable_type {
+	INDEX_HASHTABLE_HANDSHAKE = 1,
+	INDEX_HASHTABLE_KEYPAIR = 2,
+};
+
 enum inet_csk_ack_state_t {
 	ICSK_ACK_SCHED = 1,
 	ICSK_ACK_TIMER = 2,
@@ -12545,6 +12603,22 @@ enum led_brightness {
 	LED_FULL = 255,
 };
 
+enum limits {
+	REKEY_AFTER_MESSAGES = 1152921504606846976ULL,
+	REJECT_AFTER_MESSAGES = 18446744073709543486ULL,
+	REKEY_TIMEOUT = 5ULL,
+	REKEY_TIMEOUT_JITTER_MAX_JIFFIES = 83ULL,
+	REKEY_AFTER_TIME = 120ULL,
+	REJECT_AFTER_TIME = 180ULL,
+	INITIATIONS_PER_SECOND = 50ULL,
+	MAX_PEERS_PER_DEVICE = 1048576ULL,
+	KEEPALIVE_TIMEOUT = 10ULL,
+	MAX_TIMER_HANDSHAKES = 18ULL,
+	MAX_QUEUED_INCOMING_HANDSHAKES = 4096ULL,
+	MAX_STAGED_PACKETS = 128ULL,
+	MAX_QUEUED_PACKETS = 1024ULL,
+};
+
 enum lockdep_ok {
 	LOCKDEP_STILL_OK = 0,
 	LOCKDEP_NOW_UNRELIABLE = 1,
@@ -12799,6 +12873,19 @@ enum memory_type {
 	MEMORY_DEVICE_FS_DAX = 3,
 	MEMORY_DEVICE_GENERIC = 4,
 	MEMORY_DEVICE_PCI_P2PDMA = 5,
+};
+
+enum message_alignments {
+	MESSAGE_PADDING_MULTIPLE = 16,
+	MESSAGE_MINIMUM_LENGTH = 32,
+};
+
+enum message_type {
+	MESSAGE_INVALID = 0,
+	MESSAGE_HANDSHAKE_INITIATION = 1,
+	MESSAGE_HANDSHAKE_RESPONSE = 2,
+	MESSAGE_HANDSHAKE_COOKIE = 3,
+	MESSAGE_DATA = 4,
 };
 
 enum metadata_type {
@@ -14513,6 +14600,22 @@ enum node_states {
 	NR_NODE_STATES = 6,
 };
 
+enum noise_handshake_state {
+	HANDSHAKE_ZEROED = 0,
+	HANDSHAKE_CREATED_INITIATION = 1,
+	HANDSHAKE_CONSUMED_INITIATION = 2,
+	HANDSHAKE_CREATED_RESPONSE = 3,
+	HANDSHAKE_CONSUMED_RESPONSE = 4,
+};
+
+enum noise_lengths {
+	NOISE_PUBLIC_KEY_LEN = 32,
+	NOISE_SYMMETRIC_KEY_LEN = 32,
+	NOISE_TIMESTAMP_LEN = 12,
+	NOISE_AUTHTAG_LEN = 16,
+	NOISE_HASH_LEN = 32,
+};
+
 enum ns_type {
 	TIME_NS = 128,
 	MNT_NS = 131072,
@@ -14754,6 +14857,12 @@ enum packet_sock_flags {
 	PACKET_SOCK_RUNNING = 4,
 	PACKET_SOCK_PRESSURE = 5,
 	PACKET_SOCK_QDISC_BYPASS = 6,
+};
+
+enum packet_state {
+	PACKET_STATE_UNCRYPTED = 0,
+	PACKET_STATE_CRYPTED = 1,
+	PACKET_STATE_DEAD = 2,
 };
 
 enum page_cache_mode {
@@ -17744,6 +17853,63 @@ enum wd_result {
 	WD_FREQ_SKEWED = 4,
 	WD_CPU_TIMEOUT = 5,
 	WD_CPU_SKEWED = 6,
+};
+
+enum wg_cmd {
+	WG_CMD_GET_DEVICE = 0,
+	WG_CMD_SET_DEVICE = 1,
+	__WG_CMD_MAX = 2,
+};
+
+enum wgallowedip_attribute {
+	WGALLOWEDIP_A_UNSPEC = 0,
+	WGALLOWEDIP_A_FAMILY = 1,
+	WGALLOWEDIP_A_IPADDR = 2,
+	WGALLOWEDIP_A_CIDR_MASK = 3,
+	WGALLOWEDIP_A_FLAGS = 4,
+	__WGALLOWEDIP_A_LAST = 5,
+};
+
+enum wgallowedip_flag {
+	WGALLOWEDIP_F_REMOVE_ME = 1,
+};
+
+enum wgdevice_attribute {
+	WGDEVICE_A_UNSPEC = 0,
+	WGDEVICE_A_IFINDEX = 1,
+	WGDEVICE_A_IFNAME = 2,
+	WGDEVICE_A_PRIVATE_KEY = 3,
+	WGDEVICE_A_PUBLIC_KEY = 4,
+	WGDEVICE_A_FLAGS = 5,
+	WGDEVICE_A_LISTEN_PORT = 6,
+	WGDEVICE_A_FWMARK = 7,
+	WGDEVICE_A_PEERS = 8,
+	__WGDEVICE_A_LAST = 9,
+};
+
+enum wgdevice_flag {
+	WGDEVICE_F_REPLACE_PEERS = 1,
+};
+
+enum wgpeer_attribute {
+	WGPEER_A_UNSPEC = 0,
+	WGPEER_A_PUBLIC_KEY = 1,
+	WGPEER_A_PRESHARED_KEY = 2,
+	WGPEER_A_FLAGS = 3,
+	WGPEER_A_ENDPOINT = 4,
+	WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL = 5,
+	WGPEER_A_LAST_HANDSHAKE_TIME = 6,
+	WGPEER_A_RX_BYTES = 7,
+	WGPEER_A_TX_BYTES = 8,
+	WGPEER_A_ALLOWEDIPS = 9,
+	WGPEER_A_PROTOCOL_VERSION = 10,
+	__WGPEER_A_LAST = 11,
+};
+
+enum wgpeer_flag {
+	WGPEER_F_REMOVE_ME = 1,
+	WGPEER_F_REPLACE_ALLOWEDIPS = 2,
+	WGPEER_F_UPDATE_ONLY = 4,
 };
 
 enum which_selector {
@@ -23685,6 +23851,32 @@ struct alloc_tag {
 struct alloc_tag_counters {
 	u64 bytes;
 	u64 calls;
+};
+
+struct allowedips_node;
+
+struct allowedips {
+	struct allowedips_node *root4;
+	struct allowedips_node *root6;
+	u64 seq;
+};
+
+struct wg_peer;
+
+struct allowedips_node {
+	struct wg_peer *peer;
+	struct allowedips_node *bit[2];
+	u8 cidr;
+	u8 bit_at_a;
+	u8 bit_at_b;
+	u8 bitlen;
+	long: 0;
+	u8 bits[16];
+	long unsigned int parent_bit_packed;
+	union {
+		struct list_head peer_list;
+		struct callback_head rcu;
+	};
 };
 
 struct alt_instr {
@@ -35987,6 +36179,28 @@ struct context_tracking {
 	long int nmi_nesting;
 };
 
+struct cookie {
+	u64 birthdate;
+	bool is_valid;
+	u8 cookie[16];
+	bool have_sent_mac1;
+	u8 last_mac1_sent[16];
+	u8 cookie_decryption_key[32];
+	u8 message_mac1_key[32];
+	struct rw_semaphore lock;
+};
+
+struct wg_device;
+
+struct cookie_checker {
+	u8 secret[32];
+	u8 cookie_encryption_key[32];
+	u8 message_mac1_key[32];
+	u64 secret_birthdate;
+	struct rw_semaphore secret_lock;
+	struct wg_device *device;
+};
+
 struct core_thread {
 	struct task_struct *task;
 	struct core_thread *next;
@@ -37475,6 +37689,50 @@ struct crs_csi2_connection {
 	struct acpi_resource_csi2_serialbus csi2_data;
 	acpi_handle remote_handle;
 	char remote_name[0];
+};
+
+struct ptr_ring {
+	int producer;
+	spinlock_t producer_lock;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	int consumer_head;
+	int consumer_tail;
+	spinlock_t consumer_lock;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	int size;
+	int batch;
+	void **queue;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+};
+
+struct multicore_worker;
+
+struct crypt_queue {
+	struct ptr_ring ring;
+	struct multicore_worker *worker;
+	int last_cpu;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
 };
 
 struct crypto_alg;
@@ -39578,6 +39836,13 @@ struct dst_ops {
 	long: 64;
 };
 
+struct dump_ctx {
+	struct wg_device *wg;
+	struct wg_peer *next_peer;
+	u64 allowedips_seq;
+	struct allowedips_node *next_allowedip;
+};
+
 struct dump_stack_ctx {
 	struct bpf_stream_stage *ss;
 	int err;
@@ -40017,6 +40282,26 @@ struct enable_trigger_data {
 	struct trace_event_call *call;
 	bool enable;
 	bool hist;
+};
+
+struct sockaddr_inet {
+	short unsigned int sa_family;
+	char sa_data[26];
+};
+
+struct endpoint {
+	union {
+		struct sockaddr_inet addr;
+		struct sockaddr_in addr4;
+		struct sockaddr_in6 addr6;
+	};
+	union {
+		struct {
+			struct in_addr src4;
+			int src_if4;
+		};
+		struct in6_addr src6;
+	};
 };
 
 struct energy_env {
@@ -48019,6 +48304,18 @@ struct in_validator_info {
 	struct netlink_ext_ack *extack;
 };
 
+struct index_hashtable {
+	struct hlist_head hashtable[8192];
+	spinlock_t lock;
+};
+
+struct index_hashtable_entry {
+	struct wg_peer *peer;
+	struct hlist_node index_hash;
+	enum index_hashtable_type type;
+	__le32 index;
+};
+
 struct ipv6_txoptions;
 
 struct inet6_cork {
@@ -53760,6 +54057,47 @@ struct merge_sched_data {
 	enum event_type_t event_type;
 };
 
+struct message_header {
+	__le32 type;
+};
+
+struct message_data {
+	struct message_header header;
+	__le32 key_idx;
+	__le64 counter;
+	u8 encrypted_data[0];
+};
+
+struct message_handshake_cookie {
+	struct message_header header;
+	__le32 receiver_index;
+	u8 nonce[24];
+	u8 encrypted_cookie[32];
+};
+
+struct message_macs {
+	u8 mac1[16];
+	u8 mac2[16];
+};
+
+struct message_handshake_initiation {
+	struct message_header header;
+	__le32 sender_index;
+	u8 unencrypted_ephemeral[32];
+	u8 encrypted_static[48];
+	u8 encrypted_timestamp[28];
+	struct message_macs macs;
+};
+
+struct message_handshake_response {
+	struct message_header header;
+	__le32 sender_index;
+	__le32 receiver_index;
+	u8 unencrypted_ephemeral[32];
+	u8 encrypted_nothing[16];
+	struct message_macs macs;
+};
+
 struct xfrm_md_info {
 	u32 if_id;
 	int link;
@@ -54827,6 +55165,11 @@ struct multi_stop_data {
 	const struct cpumask *active_cpus;
 	enum multi_stop_state state;
 	atomic_t thread_ack;
+};
+
+struct multicore_worker {
+	void *ptr;
+	struct work_struct work;
 };
 
 struct multiprocess_signals {
@@ -59194,6 +59537,64 @@ struct node_notify {
 	int nid;
 };
 
+struct noise_static_identity;
+
+struct noise_handshake {
+	struct index_hashtable_entry entry;
+	enum noise_handshake_state state;
+	u64 last_initiation_consumption;
+	struct noise_static_identity *static_identity;
+	u8 ephemeral_private[32];
+	u8 remote_static[32];
+	u8 remote_ephemeral[32];
+	u8 precomputed_static_static[32];
+	u8 preshared_key[32];
+	u8 hash[32];
+	u8 chaining_key[32];
+	u8 latest_timestamp[12];
+	__le32 remote_index;
+	struct rw_semaphore lock;
+};
+
+struct noise_symmetric_key {
+	u8 key[32];
+	u64 birthdate;
+	bool is_valid;
+};
+
+struct noise_replay_counter {
+	u64 counter;
+	spinlock_t lock;
+	long unsigned int backtrack[128];
+};
+
+struct noise_keypair {
+	struct index_hashtable_entry entry;
+	struct noise_symmetric_key sending;
+	atomic64_t sending_counter;
+	struct noise_symmetric_key receiving;
+	struct noise_replay_counter receiving_counter;
+	__le32 remote_index;
+	bool i_am_the_initiator;
+	struct kref refcount;
+	struct callback_head rcu;
+	u64 internal_id;
+};
+
+struct noise_keypairs {
+	struct noise_keypair *current_keypair;
+	struct noise_keypair *previous_keypair;
+	struct noise_keypair *next_keypair;
+	spinlock_t keypair_update_lock;
+};
+
+struct noise_static_identity {
+	u8 static_public[32];
+	u8 static_private[32];
+	struct rw_semaphore lock;
+	bool has_identity;
+};
+
 struct ns_get_path_bpf_map_args {
 	struct bpf_offloaded_map *offmap;
 	struct bpf_map_info *info;
@@ -60039,6 +60440,14 @@ struct p9_wstat {
 	kuid_t n_muid;
 };
 
+struct packet_cb {
+	u64 nonce;
+	struct noise_keypair *keypair;
+	atomic_t state;
+	u32 mtu;
+	u8 ds;
+};
+
 struct packet_type {
 	__be16 type;
 	bool ignore_outgoing;
@@ -60274,36 +60683,6 @@ struct page_pool_params_fast {
 struct pp_alloc_cache {
 	u32 count;
 	netmem_ref cache[128];
-};
-
-struct ptr_ring {
-	int producer;
-	spinlock_t producer_lock;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	int consumer_head;
-	int consumer_tail;
-	spinlock_t consumer_lock;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	int size;
-	int batch;
-	void **queue;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
 };
 
 struct page_pool_params_slow {
@@ -62813,6 +63192,58 @@ struct poll_wqueues {
 	struct poll_table_entry inline_entries[9];
 };
 
+struct poly1305_arch_internal {
+	union {
+		struct {
+			u32 h[5];
+			u32 is_base2_26;
+		};
+		u64 hs[3];
+	};
+	u64 r[2];
+	u64 pad;
+	struct {
+		u32 r2;
+		u32 r1;
+		u32 r4;
+		u32 r3;
+	} rn[9];
+};
+
+struct poly1305_state {
+	union {
+		u32 h[5];
+		u64 h64[3];
+	};
+};
+
+struct poly1305_key {
+	union {
+		u32 r[5];
+		u64 r64[3];
+	};
+};
+
+struct poly1305_core_key {
+	struct poly1305_key key;
+	struct poly1305_key precomputed_s;
+};
+
+struct poly1305_block_state {
+	struct poly1305_state h;
+	union {
+		struct poly1305_key opaque_r[11];
+		struct poly1305_core_key core_r;
+	};
+};
+
+struct poly1305_desc_ctx {
+	u8 buf[16];
+	unsigned int buflen;
+	u32 s[4];
+	struct poly1305_block_state state;
+};
+
 struct worker_pool;
 
 struct pool_workqueue {
@@ -63149,6 +63580,17 @@ struct prefixmsg {
 struct prepend_buffer {
 	char *buf;
 	int len;
+};
+
+struct prev_queue {
+	struct sk_buff *head;
+	struct sk_buff *tail;
+	struct sk_buff *peeked;
+	struct {
+		struct sk_buff *next;
+		struct sk_buff *prev;
+	} empty;
+	atomic_t count;
 };
 
 struct print_entry {
@@ -63841,6 +64283,12 @@ struct ptype_iter_state {
 	struct net_device *dev;
 };
 
+struct pubkey_hashtable {
+	struct hlist_head hashtable[2048];
+	siphash_key_t key;
+	struct mutex lock;
+};
+
 struct pv_info {
 	bool io_delay;
 	const char *name;
@@ -64113,6 +64561,16 @@ struct rate_sample {
 	bool is_app_limited;
 	bool is_retrans;
 	bool is_ack_delayed;
+};
+
+struct ratelimiter_entry {
+	u64 last_time_ns;
+	u64 tokens;
+	u64 ip;
+	void *net;
+	spinlock_t lock;
+	struct hlist_node hash;
+	struct callback_head rcu;
 };
 
 struct raw6_frag_vec {
@@ -77824,6 +78282,79 @@ struct wb_writeback_work {
 	enum wb_reason reason;
 	struct list_head list;
 	struct wb_completion *done;
+};
+
+struct wg_device {
+	struct net_device *dev;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	struct crypt_queue encrypt_queue;
+	struct crypt_queue decrypt_queue;
+	struct crypt_queue handshake_queue;
+	struct sock *sock4;
+	struct sock *sock6;
+	struct net *creating_net;
+	struct noise_static_identity static_identity;
+	struct workqueue_struct *packet_crypt_wq;
+	struct workqueue_struct *handshake_receive_wq;
+	struct workqueue_struct *handshake_send_wq;
+	struct cookie_checker cookie_checker;
+	struct pubkey_hashtable *peer_hashtable;
+	struct index_hashtable *index_hashtable;
+	struct allowedips peer_allowedips;
+	struct mutex device_update_lock;
+	struct mutex socket_update_lock;
+	struct list_head device_list;
+	struct list_head peer_list;
+	atomic_t handshake_queue_len;
+	unsigned int num_peers;
+	unsigned int device_update_gen;
+	u32 fwmark;
+	u16 incoming_port;
+	long: 64;
+};
+
+struct wg_peer {
+	struct wg_device *device;
+	struct prev_queue tx_queue;
+	struct prev_queue rx_queue;
+	struct sk_buff_head staged_packet_queue;
+	int serial_work_cpu;
+	bool is_dead;
+	struct noise_keypairs keypairs;
+	struct endpoint endpoint;
+	struct dst_cache endpoint_cache;
+	rwlock_t endpoint_lock;
+	struct noise_handshake handshake;
+	atomic64_t last_sent_handshake;
+	struct work_struct transmit_handshake_work;
+	struct work_struct clear_peer_work;
+	struct work_struct transmit_packet_work;
+	struct cookie latest_cookie;
+	struct hlist_node pubkey_hash;
+	u64 rx_bytes;
+	u64 tx_bytes;
+	struct timer_list timer_retransmit_handshake;
+	struct timer_list timer_send_keepalive;
+	struct timer_list timer_new_handshake;
+	struct timer_list timer_zero_key_material;
+	struct timer_list timer_persistent_keepalive;
+	unsigned int timer_handshake_attempts;
+	u16 persistent_keepalive_interval;
+	bool timer_need_another_keepalive;
+	bool sent_lastminute_handshake;
+	struct timespec64 walltime_last_handshake;
+	struct kref refcount;
+	struct callback_head rcu;
+	struct list_head peer_list;
+	struct list_head allowedips_list;
+	struct napi_struct napi;
+	u64 internal_id;
 };
 
 struct wol_reply_data {
