@@ -45,7 +45,7 @@ $B/kself/%.o: $(KSELF)/%.c tests/kselftest/verification_cert.h $B/kself/prog_tes
 	$Q$(CC) $(KSFLAGS) -c $< -o $@
 $B/kself/helpers.a: $(KSHELP:%=$B/kself/%.o)
 	$Qrm -f $@ && $(AR) rcs $@ $^
-$B/kself/%/test_progs: $$(call kstests,$$*) $B/kself/test_progs.o $B/kself/helpers.a $(LIBBPF)
+$B/kself/%/test_progs: kernel/%/selftests $$(call kstests,$$*) $B/kself/test_progs.o $B/kself/helpers.a $(LIBBPF)
 	$(call msg,LINK,$@)
 	$Qmkdir -p $(@D)
-	$Q$(CC) -rdynamic $^ -lelf -lz -lrt -lpthread -o $@
+	$Q$(CC) -rdynamic $(filter %.o %.a,$^) -lelf -lz -lrt -lpthread -o $@
