@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <arpa/inet.h>
 #include <errno.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +34,7 @@ static const char *endpoint(char out[ENDPOINT_LEN], const struct sk_victim *v, c
 	return out;
 }
 
-static const char *fate(const struct sk_job *job, const struct sk_victim *v)
+static const char *fate(const struct sk_victim *v)
 {
 	switch (v->err) {
 	case SK_LISTED:
@@ -52,27 +51,26 @@ static const char *fate(const struct sk_job *job, const struct sk_victim *v)
 	return strerror(-v->err);
 }
 
-static void line(const struct sk_job *job, const struct sk_victim *v, const struct sk_file *owner)
+static void line(const struct sk_victim *v, const struct sk_file *owner)
 {
-	char src[ENDPOINT_LEN], dst[ENDPOINT_LEN], dev[IF_NAMESIZE] = "";
-	const char *name = sk_netns_name(v->netns), *end = fate(job, v);
+	char src[ENDPOINT_LEN], dst[ENDPOINT_LEN];
+	const char *name = sk_netns_name(v->netns), *end = fate(v);
 
 	printf("%s %s %s > %s netns %s%s%u%s cookie %llx", proto_name(v->proto),
 	       sk_state_name(v->state) ?: "?", endpoint(src, v, v->saddr, v->sport),
 	       endpoint(dst, v, v->daddr, v->dport), name, *name ? " (" : "", v->netns,
 	       *name ? ")" : "", (unsigned long long)v->cookie);
 	if (v->dev)
-		printf(" dev %s%u", dev, v->dev);
+		printf(" ifindex %u", v->dev);
 	if (owner->pid)
 		printf(" pid %u (%s)", owner->pid, owner->comm);
 	printf("%s%s\n", *end ? ": " : "", end);
 }
 
-static json_t *victim_json(const struct sk_job *job, const struct sk_victim *v,
-			   const struct sk_file *owner)
+static json_t *victim_json(const struct sk_victim *v, const struct sk_file *owner)
 {
 	char src[INET6_ADDRSTRLEN], dst[INET6_ADDRSTRLEN], cookie[20];
-	const char *end = fate(job, v);
+	const char *end = fate(v);
 	json_t *doc;
 
 	address(src, v, v->saddr);
@@ -128,13 +126,13 @@ static struct sk_netns_total sum(const struct sk_result *r)
 	return all;
 }
 
-json_t *sk_json(const struct sk_job *job, const struct sk_result *r)
+json_t *sk_json(const struct sk_result *r)
 {
 	json_t *socks = json_array(), *spaces = json_array(), *missing = json_array(), *doc;
 	struct sk_netns_total all = sum(r);
 
 	for (size_t i = 0; i < r->n; i++)
-		json_array_append_new(socks, victim_json(job, &r->victim[i], &r->owner[i]));
+		json_array_append_new(socks, victim_json(&r->victim[i], &r->owner[i]));
 	for (size_t i = 0; i < r->ntotals; i++) {
 		json_t *t = total_json(&r->total[i]);
 
@@ -178,7 +176,7 @@ void sk_text(const struct sk_job *job, const struct sk_result *r)
 	struct sk_netns_total all = sum(r);
 
 	for (size_t i = 0; i < r->n; i++)
-		line(job, &r->victim[i], &r->owner[i]);
+		line(&r->victim[i], &r->owner[i]);
 	if (asked.verbose)
 		for (size_t i = 0; i < r->ntotals; i++) {
 			const struct sk_netns_total *t = &r->total[i];

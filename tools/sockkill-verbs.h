@@ -23,7 +23,7 @@ extern struct sk_env {
 void sk_warn(const struct sk_result *result);
 /* All victims and totals. */
 void sk_text(const struct sk_job *job, const struct sk_result *result);
-json_t *sk_json(const struct sk_job *job, const struct sk_result *result);
+json_t *sk_json(const struct sk_result *result);
 
 /* The recorder's map: a descriptor, or -errno; -ENOENT: it is off. */
 int sk_records_open(void);

@@ -159,7 +159,7 @@ static int destroy(const struct sk_backends *list, const struct sk_backends *lef
 			for (size_t i = 0; i < left->n; i++)
 				json_array_append_new(
 					names, json_string(sk_endpoint_text(text, &left->v[i])));
-			doc = sk_json(&job, &result);
+			doc = sk_json(&result);
 			json_object_set_new(doc, "left", names);
 			if (json_dumpf(doc, stdout, JSON_COMPACT) || putchar('\n') == EOF)
 				rc = FAILED;

@@ -109,7 +109,7 @@ static int find(int argc, char **argv, bool destroy)
 				(result.victim[i].err < 0 && result.victim[i].err != -ENOENT);
 		sk_warn(&result);
 		if (asked.json)
-			rc = json_out(sk_json(&job, &result));
+			rc = json_out(sk_json(&result));
 		else
 			sk_text(&job, &result);
 		if (!rc && destroy && (left || result.untold || result.nunreachable))
