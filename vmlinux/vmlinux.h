@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 0241f91b5511, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id 16215388ac51, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -770,6 +770,19 @@ enum {
 enum {
 	CRNG_RESEED_START_INTERVAL = 250,
 	CRNG_RESEED_INTERVAL = 15000,
+};
+
+enum {
+	CRYPTOA_UNSPEC = 0,
+	CRYPTOA_ALG = 1,
+	CRYPTOA_TYPE = 2,
+	__CRYPTOA_MAX = 3,
+};
+
+enum {
+	CRYPTO_MSG_ALG_REQUEST = 0,
+	CRYPTO_MSG_ALG_REGISTER = 1,
+	CRYPTO_MSG_ALG_LOADED = 2,
 };
 
 enum {
@@ -3895,6 +3908,71 @@ enum {
 };
 
 enum {
+	MPTCP_CMSG_TS = 1,
+	MPTCP_CMSG_INQ = 2,
+};
+
+enum {
+	MPTCP_PM_ADDR_ATTR_UNSPEC = 0,
+	MPTCP_PM_ADDR_ATTR_FAMILY = 1,
+	MPTCP_PM_ADDR_ATTR_ID = 2,
+	MPTCP_PM_ADDR_ATTR_ADDR4 = 3,
+	MPTCP_PM_ADDR_ATTR_ADDR6 = 4,
+	MPTCP_PM_ADDR_ATTR_PORT = 5,
+	MPTCP_PM_ADDR_ATTR_FLAGS = 6,
+	MPTCP_PM_ADDR_ATTR_IF_IDX = 7,
+	__MPTCP_PM_ADDR_ATTR_MAX = 8,
+};
+
+enum {
+	MPTCP_PM_ATTR_UNSPEC = 0,
+	MPTCP_PM_ATTR_ADDR = 1,
+	MPTCP_PM_ATTR_RCV_ADD_ADDRS = 2,
+	MPTCP_PM_ATTR_SUBFLOWS = 3,
+	MPTCP_PM_ATTR_TOKEN = 4,
+	MPTCP_PM_ATTR_LOC_ID = 5,
+	MPTCP_PM_ATTR_ADDR_REMOTE = 6,
+	__MPTCP_ATTR_AFTER_LAST = 7,
+};
+
+enum {
+	MPTCP_PM_CMD_UNSPEC = 0,
+	MPTCP_PM_CMD_ADD_ADDR = 1,
+	MPTCP_PM_CMD_DEL_ADDR = 2,
+	MPTCP_PM_CMD_GET_ADDR = 3,
+	MPTCP_PM_CMD_FLUSH_ADDRS = 4,
+	MPTCP_PM_CMD_SET_LIMITS = 5,
+	MPTCP_PM_CMD_GET_LIMITS = 6,
+	MPTCP_PM_CMD_SET_FLAGS = 7,
+	MPTCP_PM_CMD_ANNOUNCE = 8,
+	MPTCP_PM_CMD_REMOVE = 9,
+	MPTCP_PM_CMD_SUBFLOW_CREATE = 10,
+	MPTCP_PM_CMD_SUBFLOW_DESTROY = 11,
+	__MPTCP_PM_CMD_AFTER_LAST = 12,
+};
+
+enum {
+	MPTCP_PM_ENDPOINT_ADDR = 1,
+	__MPTCP_PM_ENDPOINT_MAX = 2,
+};
+
+enum {
+	MPTCP_SUBFLOW_ATTR_UNSPEC = 0,
+	MPTCP_SUBFLOW_ATTR_TOKEN_REM = 1,
+	MPTCP_SUBFLOW_ATTR_TOKEN_LOC = 2,
+	MPTCP_SUBFLOW_ATTR_RELWRITE_SEQ = 3,
+	MPTCP_SUBFLOW_ATTR_MAP_SEQ = 4,
+	MPTCP_SUBFLOW_ATTR_MAP_SFSEQ = 5,
+	MPTCP_SUBFLOW_ATTR_SSN_OFFSET = 6,
+	MPTCP_SUBFLOW_ATTR_MAP_DATALEN = 7,
+	MPTCP_SUBFLOW_ATTR_FLAGS = 8,
+	MPTCP_SUBFLOW_ATTR_ID_REM = 9,
+	MPTCP_SUBFLOW_ATTR_ID_LOC = 10,
+	MPTCP_SUBFLOW_ATTR_PAD = 11,
+	__MPTCP_SUBFLOW_ATTR_MAX = 12,
+};
+
+enum {
 	NAPIF_STATE_SCHED = 1,
 	NAPIF_STATE_MISSED = 2,
 	NAPIF_STATE_DISABLE = 4,
@@ -5260,6 +5338,13 @@ enum {
 };
 
 enum {
+	SKCIPHER_WALK_SLOW = 1,
+	SKCIPHER_WALK_COPY = 2,
+	SKCIPHER_WALK_DIFF = 4,
+	SKCIPHER_WALK_SLEEP = 8,
+};
+
+enum {
 	SK_BPF_CB_TX_TIMESTAMPING = 1,
 	SK_BPF_CB_MASK = 1,
 };
@@ -5948,6 +6033,41 @@ enum {
 	TEAM_CMD_PORT_LIST_GET = 3,
 	__TEAM_CMD_MAX = 4,
 	TEAM_CMD_MAX = 3,
+};
+
+enum {
+	TLSV4 = 0,
+	TLSV6 = 1,
+	TLS_NUM_PROTS = 2,
+};
+
+enum {
+	TLS_BASE = 0,
+	TLS_SW = 1,
+	TLS_HW = 2,
+	TLS_NUM_CONFIG = 3,
+};
+
+enum {
+	TLS_INFO_UNSPEC = 0,
+	TLS_INFO_VERSION = 1,
+	TLS_INFO_CIPHER = 2,
+	TLS_INFO_TXCONF = 3,
+	TLS_INFO_RXCONF = 4,
+	TLS_INFO_ZC_RO_TX = 5,
+	TLS_INFO_RX_NO_PAD = 6,
+	TLS_INFO_TX_MAX_PAYLOAD_LEN = 7,
+	__TLS_INFO_MAX = 8,
+};
+
+enum {
+	TLS_RECORD_TYPE_CHANGE_CIPHER_SPEC = 20,
+	TLS_RECORD_TYPE_ALERT = 21,
+	TLS_RECORD_TYPE_HANDSHAKE = 22,
+	TLS_RECORD_TYPE_DATA = 23,
+	TLS_RECORD_TYPE_HEARTBEAT = 24,
+	TLS_RECORD_TYPE_TLS12_CID = 25,
+	TLS_RECORD_TYPE_ACK = 26,
 };
 
 enum {
@@ -12619,6 +12739,97 @@ enum limits {
 	MAX_QUEUED_PACKETS = 1024ULL,
 };
 
+enum linux_mptcp_mib_field {
+	MPTCP_MIB_NUM = 0,
+	MPTCP_MIB_MPCAPABLEPASSIVE = 1,
+	MPTCP_MIB_MPCAPABLEACTIVE = 2,
+	MPTCP_MIB_MPCAPABLEACTIVEACK = 3,
+	MPTCP_MIB_MPCAPABLEPASSIVEACK = 4,
+	MPTCP_MIB_MPCAPABLEPASSIVEFALLBACK = 5,
+	MPTCP_MIB_MPCAPABLEACTIVEFALLBACK = 6,
+	MPTCP_MIB_MPCAPABLEACTIVEDROP = 7,
+	MPTCP_MIB_MPCAPABLEACTIVEDISABLED = 8,
+	MPTCP_MIB_MPCAPABLEENDPATTEMPT = 9,
+	MPTCP_MIB_TOKENFALLBACKINIT = 10,
+	MPTCP_MIB_RETRANSSEGS = 11,
+	MPTCP_MIB_JOINNOTOKEN = 12,
+	MPTCP_MIB_MPJOINNOIDFOUND = 13,
+	MPTCP_MIB_JOINSYNRX = 14,
+	MPTCP_MIB_JOINSYNBACKUPRX = 15,
+	MPTCP_MIB_JOINSYNACKRX = 16,
+	MPTCP_MIB_JOINSYNACKBACKUPRX = 17,
+	MPTCP_MIB_JOINSYNACKMAC = 18,
+	MPTCP_MIB_MPJOINSYNACKNOMPJOIN = 19,
+	MPTCP_MIB_JOINACKRX = 20,
+	MPTCP_MIB_JOINACKMAC = 21,
+	MPTCP_MIB_MPJOINACKNOMPJOIN = 22,
+	MPTCP_MIB_MPJOINACKNOCTX = 23,
+	MPTCP_MIB_JOINREJECTED = 24,
+	MPTCP_MIB_MPJOINNOTESTABLISHED = 25,
+	MPTCP_MIB_JOINSYNTX = 26,
+	MPTCP_MIB_JOINSYNTXCREATSKERR = 27,
+	MPTCP_MIB_JOINSYNTXBINDERR = 28,
+	MPTCP_MIB_JOINSYNTXCONNECTERR = 29,
+	MPTCP_MIB_DSSNOMATCH = 30,
+	MPTCP_MIB_DSSCORRUPTIONFALLBACK = 31,
+	MPTCP_MIB_DSSCORRUPTIONRESET = 32,
+	MPTCP_MIB_INFINITEMAPTX = 33,
+	MPTCP_MIB_INFINITEMAPRX = 34,
+	MPTCP_MIB_DSSTCPMISMATCH = 35,
+	MPTCP_MIB_DATACSUMERR = 36,
+	MPTCP_MIB_OFOQUEUETAIL = 37,
+	MPTCP_MIB_OFOQUEUE = 38,
+	MPTCP_MIB_OFOMERGE = 39,
+	MPTCP_MIB_NODSSWINDOW = 40,
+	MPTCP_MIB_DUPDATA = 41,
+	MPTCP_MIB_ADDADDR = 42,
+	MPTCP_MIB_ADDADDRTX = 43,
+	MPTCP_MIB_ADDADDRTXDROP = 44,
+	MPTCP_MIB_ECHOADD = 45,
+	MPTCP_MIB_ECHOADDTX = 46,
+	MPTCP_MIB_ECHOADDTXDROP = 47,
+	MPTCP_MIB_PORTADD = 48,
+	MPTCP_MIB_ADDADDRDROP = 49,
+	MPTCP_MIB_JOINPORTSYNRX = 50,
+	MPTCP_MIB_JOINPORTSYNACKRX = 51,
+	MPTCP_MIB_JOINPORTACKRX = 52,
+	MPTCP_MIB_MISMATCHPORTSYNRX = 53,
+	MPTCP_MIB_MISMATCHPORTACKRX = 54,
+	MPTCP_MIB_RMADDR = 55,
+	MPTCP_MIB_RMADDRDROP = 56,
+	MPTCP_MIB_RMADDRTX = 57,
+	MPTCP_MIB_RMADDRTXDROP = 58,
+	MPTCP_MIB_RMSUBFLOW = 59,
+	MPTCP_MIB_MPPRIOTX = 60,
+	MPTCP_MIB_MPPRIORX = 61,
+	MPTCP_MIB_MPFAILTX = 62,
+	MPTCP_MIB_MPFAILRX = 63,
+	MPTCP_MIB_MPFASTCLOSETX = 64,
+	MPTCP_MIB_MPFASTCLOSERX = 65,
+	MPTCP_MIB_MPRSTTX = 66,
+	MPTCP_MIB_MPRSTRX = 67,
+	MPTCP_MIB_SUBFLOWSTALE = 68,
+	MPTCP_MIB_SUBFLOWRECOVER = 69,
+	MPTCP_MIB_SNDWNDSHARED = 70,
+	MPTCP_MIB_RCVWNDSHARED = 71,
+	MPTCP_MIB_RCVWNDCONFLICTUPDATE = 72,
+	MPTCP_MIB_RCVWNDCONFLICT = 73,
+	MPTCP_MIB_CURRESTAB = 74,
+	MPTCP_MIB_BLACKHOLE = 75,
+	MPTCP_MIB_MPCAPABLEDATAFALLBACK = 76,
+	MPTCP_MIB_MD5SIGFALLBACK = 77,
+	MPTCP_MIB_MD5SIGRESET = 78,
+	MPTCP_MIB_DSSFALLBACK = 79,
+	MPTCP_MIB_DSSRESET = 80,
+	MPTCP_MIB_SIMULTCONNFALLBACK = 81,
+	MPTCP_MIB_FALLBACKFAILED = 82,
+	MPTCP_MIB_WINPROBE = 83,
+	MPTCP_MIB_BACKLOGDROP = 84,
+	MPTCP_MIB_RCVPRUNED = 85,
+	MPTCP_MIB_OFOPRUNED = 86,
+	__MPTCP_MIB_MAX = 87,
+};
+
 enum lockdep_ok {
 	LOCKDEP_STILL_OK = 0,
 	LOCKDEP_NOW_UNRELIABLE = 1,
@@ -12790,6 +13001,16 @@ enum mapping_flags {
 	AS_FOLIO_ORDER_MAX = 21,
 };
 
+enum mapping_status {
+	MAPPING_OK = 0,
+	MAPPING_INVALID = 1,
+	MAPPING_EMPTY = 2,
+	MAPPING_DATA_FIN = 3,
+	MAPPING_DUMMY = 4,
+	MAPPING_BAD_CSUM = 5,
+	MAPPING_NODSS = 6,
+};
+
 enum mds_mitigations {
 	MDS_MITIGATION_OFF = 0,
 	MDS_MITIGATION_AUTO = 1,
@@ -12893,6 +13114,14 @@ enum metadata_type {
 	METADATA_HW_PORT_MUX = 1,
 	METADATA_MACSEC = 2,
 	METADATA_XFRM = 3,
+};
+
+enum mfill_atomic_mode {
+	MFILL_ATOMIC_COPY = 0,
+	MFILL_ATOMIC_ZEROPAGE = 1,
+	MFILL_ATOMIC_CONTINUE = 2,
+	MFILL_ATOMIC_POISON = 3,
+	NR_MFILL_ATOMIC_MODES = 4,
 };
 
 enum migrate_mode {
@@ -13019,6 +13248,67 @@ enum mp_irq_source_types {
 	mp_NMI = 1,
 	mp_SMI = 2,
 	mp_ExtINT = 3,
+};
+
+enum mptcp_addr_signal_status {
+	MPTCP_ADD_ADDR_SIGNAL = 0,
+	MPTCP_ADD_ADDR_ECHO = 1,
+	MPTCP_RM_ADDR_SIGNAL = 2,
+};
+
+enum mptcp_event_attr {
+	MPTCP_ATTR_UNSPEC = 0,
+	MPTCP_ATTR_TOKEN = 1,
+	MPTCP_ATTR_FAMILY = 2,
+	MPTCP_ATTR_LOC_ID = 3,
+	MPTCP_ATTR_REM_ID = 4,
+	MPTCP_ATTR_SADDR4 = 5,
+	MPTCP_ATTR_SADDR6 = 6,
+	MPTCP_ATTR_DADDR4 = 7,
+	MPTCP_ATTR_DADDR6 = 8,
+	MPTCP_ATTR_SPORT = 9,
+	MPTCP_ATTR_DPORT = 10,
+	MPTCP_ATTR_BACKUP = 11,
+	MPTCP_ATTR_ERROR = 12,
+	MPTCP_ATTR_FLAGS = 13,
+	MPTCP_ATTR_TIMEOUT = 14,
+	MPTCP_ATTR_IF_IDX = 15,
+	MPTCP_ATTR_RESET_REASON = 16,
+	MPTCP_ATTR_RESET_FLAGS = 17,
+	MPTCP_ATTR_SERVER_SIDE = 18,
+	__MPTCP_ATTR_MAX = 19,
+};
+
+enum mptcp_event_type {
+	MPTCP_EVENT_UNSPEC = 0,
+	MPTCP_EVENT_CREATED = 1,
+	MPTCP_EVENT_ESTABLISHED = 2,
+	MPTCP_EVENT_CLOSED = 3,
+	MPTCP_EVENT_ANNOUNCED = 6,
+	MPTCP_EVENT_REMOVED = 7,
+	MPTCP_EVENT_SUB_ESTABLISHED = 10,
+	MPTCP_EVENT_SUB_CLOSED = 11,
+	MPTCP_EVENT_SUB_PRIORITY = 13,
+	MPTCP_EVENT_LISTENER_CREATED = 15,
+	MPTCP_EVENT_LISTENER_CLOSED = 16,
+};
+
+enum mptcp_pm_status {
+	MPTCP_PM_ADD_ADDR_RECEIVED = 0,
+	MPTCP_PM_ADD_ADDR_SEND_ACK = 1,
+	MPTCP_PM_RM_ADDR_RECEIVED = 2,
+	MPTCP_PM_ESTABLISHED = 3,
+	MPTCP_PM_SUBFLOW_ESTABLISHED = 4,
+	MPTCP_PM_ALREADY_ESTABLISHED = 5,
+	MPTCP_PM_MPC_ENDPOINT_ACCOUNTED = 6,
+	MPTCP_PM_DESTROYING = 7,
+};
+
+enum mptcp_pm_type {
+	MPTCP_PM_TYPE_KERNEL = 0,
+	MPTCP_PM_TYPE_USERSPACE = 1,
+	__MPTCP_PM_TYPE_NR = 2,
+	__MPTCP_PM_TYPE_MAX = 1,
 };
 
 enum mq_rq_state {
@@ -16298,6 +16588,15 @@ enum sk_rst_reason {
 	SK_RST_REASON_MAX = 25,
 };
 
+enum sk_walk_table {
+	SK_WALK_TCP = 0,
+	SK_WALK_LISTEN = 1,
+	SK_WALK_EHASH = 2,
+	SK_WALK_UDP = 3,
+	SK_WALK_PORTS = 4,
+	SK_WALK_DONE = 5,
+};
+
 enum skb_drop_reason {
 	SKB_NOT_DROPPED_YET = 0,
 	SKB_CONSUMED = 1,
@@ -16435,6 +16734,11 @@ enum skb_drop_reason_subsys {
 	SKB_DROP_REASON_SUBSYS_OPENVSWITCH = 2,
 	SKB_DROP_REASON_SUBSYS_QDISC = 3,
 	SKB_DROP_REASON_SUBSYS_NUM = 4,
+};
+
+enum skb_ext_id {
+	SKB_EXT_MPTCP = 0,
+	SKB_EXT_NUM = 1,
 };
 
 enum skb_tstamp_type {
@@ -16584,39 +16888,40 @@ enum special_kfunc_type {
 	KF_bpf_dynptr_from_xdp = 31,
 	KF_bpf_dynptr_from_skb_meta = 32,
 	KF_bpf_xdp_pull_data = 33,
-	KF_bpf_dynptr_slice = 34,
-	KF_bpf_dynptr_slice_rdwr = 35,
-	KF_bpf_dynptr_clone = 36,
-	KF_bpf_percpu_obj_new_impl = 37,
-	KF_bpf_percpu_obj_new = 38,
-	KF_bpf_percpu_obj_drop_impl = 39,
-	KF_bpf_percpu_obj_drop = 40,
-	KF_bpf_throw = 41,
-	KF_bpf_wq_set_callback = 42,
-	KF_bpf_preempt_disable = 43,
-	KF_bpf_preempt_enable = 44,
-	KF_bpf_iter_css_task_new = 45,
-	KF_bpf_session_cookie = 46,
-	KF_bpf_get_kmem_cache = 47,
-	KF_bpf_local_irq_save = 48,
-	KF_bpf_local_irq_restore = 49,
-	KF_bpf_iter_num_new = 50,
-	KF_bpf_iter_num_next = 51,
-	KF_bpf_iter_num_destroy = 52,
-	KF_bpf_set_dentry_xattr = 53,
-	KF_bpf_remove_dentry_xattr = 54,
-	KF_bpf_res_spin_lock = 55,
-	KF_bpf_res_spin_unlock = 56,
-	KF_bpf_res_spin_lock_irqsave = 57,
-	KF_bpf_res_spin_unlock_irqrestore = 58,
-	KF_bpf_dynptr_from_file = 59,
-	KF_bpf_dynptr_file_discard = 60,
-	KF___bpf_trap = 61,
-	KF_bpf_task_work_schedule_signal = 62,
-	KF_bpf_task_work_schedule_resume = 63,
-	KF_bpf_arena_alloc_pages = 64,
-	KF_bpf_arena_free_pages = 65,
-	KF_bpf_session_is_return = 66,
+	KF_bpf_sock_destroy = 34,
+	KF_bpf_dynptr_slice = 35,
+	KF_bpf_dynptr_slice_rdwr = 36,
+	KF_bpf_dynptr_clone = 37,
+	KF_bpf_percpu_obj_new_impl = 38,
+	KF_bpf_percpu_obj_new = 39,
+	KF_bpf_percpu_obj_drop_impl = 40,
+	KF_bpf_percpu_obj_drop = 41,
+	KF_bpf_throw = 42,
+	KF_bpf_wq_set_callback = 43,
+	KF_bpf_preempt_disable = 44,
+	KF_bpf_preempt_enable = 45,
+	KF_bpf_iter_css_task_new = 46,
+	KF_bpf_session_cookie = 47,
+	KF_bpf_get_kmem_cache = 48,
+	KF_bpf_local_irq_save = 49,
+	KF_bpf_local_irq_restore = 50,
+	KF_bpf_iter_num_new = 51,
+	KF_bpf_iter_num_next = 52,
+	KF_bpf_iter_num_destroy = 53,
+	KF_bpf_set_dentry_xattr = 54,
+	KF_bpf_remove_dentry_xattr = 55,
+	KF_bpf_res_spin_lock = 56,
+	KF_bpf_res_spin_unlock = 57,
+	KF_bpf_res_spin_lock_irqsave = 58,
+	KF_bpf_res_spin_unlock_irqrestore = 59,
+	KF_bpf_dynptr_from_file = 60,
+	KF_bpf_dynptr_file_discard = 61,
+	KF___bpf_trap = 62,
+	KF_bpf_task_work_schedule_signal = 63,
+	KF_bpf_task_work_schedule_resume = 64,
+	KF_bpf_arena_alloc_pages = 65,
+	KF_bpf_arena_free_pages = 66,
+	KF_bpf_session_is_return = 67,
 };
 
 enum spectre_v1_mitigation {
@@ -18723,6 +19028,8 @@ typedef unsigned int tcflag_t;
 
 typedef u32 u_int32_t;
 
+typedef unsigned int uffd_flags_t;
+
 typedef __kernel_uid32_t uid_t;
 
 typedef unsigned int uint;
@@ -18748,6 +19055,9 @@ typedef struct {
 typedef struct {
 	int val[2];
 } __kernel_fsid_t;
+
+typedef union {
+} aes_encrypt_arg;
 
 typedef struct {
 	s64 counter;
@@ -23703,6 +24013,172 @@ struct adjtimex_result {
 	bool clock_set;
 };
 
+struct crypto_tfm;
+
+struct cipher_alg {
+	unsigned int cia_min_keysize;
+	unsigned int cia_max_keysize;
+	int (*cia_setkey)(struct crypto_tfm *, const u8 *, unsigned int);
+	void (*cia_encrypt)(struct crypto_tfm *, u8 *, const u8 *);
+	void (*cia_decrypt)(struct crypto_tfm *, u8 *, const u8 *);
+};
+
+struct crypto_type;
+
+struct crypto_alg {
+	struct list_head cra_list;
+	struct list_head cra_users;
+	u32 cra_flags;
+	unsigned int cra_blocksize;
+	unsigned int cra_ctxsize;
+	unsigned int cra_alignmask;
+	unsigned int cra_reqsize;
+	int cra_priority;
+	refcount_t cra_refcnt;
+	char cra_name[128];
+	char cra_driver_name[128];
+	const struct crypto_type *cra_type;
+	union {
+		struct cipher_alg cipher;
+	} cra_u;
+	int (*cra_init)(struct crypto_tfm *);
+	void (*cra_exit)(struct crypto_tfm *);
+	void (*cra_destroy)(struct crypto_alg *);
+	struct module *cra_module;
+};
+
+struct crypto_aead;
+
+struct aead_request;
+
+struct aead_alg {
+	int (*setkey)(struct crypto_aead *, const u8 *, unsigned int);
+	int (*setauthsize)(struct crypto_aead *, unsigned int);
+	int (*encrypt)(struct aead_request *);
+	int (*decrypt)(struct aead_request *);
+	int (*init)(struct crypto_aead *);
+	void (*exit)(struct crypto_aead *);
+	unsigned int ivsize;
+	unsigned int maxauthsize;
+	unsigned int chunksize;
+	struct crypto_alg base;
+};
+
+struct crypto_template;
+
+struct crypto_spawn;
+
+struct crypto_instance {
+	struct crypto_alg alg;
+	struct crypto_template *tmpl;
+	union {
+		struct hlist_node list;
+		struct crypto_spawn *spawns;
+	};
+	void *__ctx[0];
+};
+
+struct aead_instance {
+	void (*free)(struct aead_instance *);
+	union {
+		struct {
+			char head[64];
+			struct crypto_instance base;
+		} s;
+		struct aead_alg alg;
+	};
+};
+
+typedef void (*crypto_completion_t)(void *, int);
+
+struct crypto_async_request {
+	struct list_head list;
+	crypto_completion_t complete;
+	void *data;
+	struct crypto_tfm *tfm;
+	u32 flags;
+};
+
+struct scatterlist;
+
+struct aead_request {
+	struct crypto_async_request base;
+	unsigned int assoclen;
+	unsigned int cryptlen;
+	u8 *iv;
+	struct scatterlist *src;
+	struct scatterlist *dst;
+	void *__ctx[0];
+};
+
+union aes_enckey_arch {
+	u32 rndkeys[60];
+};
+
+struct aes_enckey {
+	u32 len;
+	u32 nrounds;
+	u32 padding[2];
+	union aes_enckey_arch k;
+};
+
+struct polyval_elem {
+	union {
+		u8 bytes[16];
+		struct {
+			__le64 lo;
+			__le64 hi;
+		};
+	};
+};
+
+struct ghash_key;
+
+struct ghash_ctx {
+	const struct ghash_key *key;
+	struct polyval_elem acc;
+	size_t partial;
+};
+
+struct aes_gcm_key;
+
+struct aes_gcm_ctx {
+	const struct aes_gcm_key *key;
+	struct ghash_ctx ghash;
+	union {
+		u8 ctr[16];
+		__be32 ctr32[4];
+	};
+	u8 keystream[16];
+	u8 j0_enc[16];
+	u64 ad_len;
+	u64 data_len;
+};
+
+struct ghash_key {
+	struct polyval_elem h;
+};
+
+struct aes_gcm_key {
+	struct aes_enckey aes;
+	struct ghash_key ghash;
+	size_t authtag_len;
+};
+
+union aes_invkey_arch {
+	u32 inv_rndkeys[60];
+};
+
+struct aes_key {
+	struct aes_enckey;
+	union aes_invkey_arch inv_k;
+};
+
+struct aes_rfc4106_key {
+	struct aes_gcm_key gcm;
+	u8 nonce[4];
+};
+
 struct affinity_context {
 	const struct cpumask *new_mask;
 	struct cpumask *user_mask;
@@ -26821,6 +27297,45 @@ struct bpf_cpumask {
 	refcount_t usage;
 };
 
+struct bpf_crypto_type;
+
+struct bpf_crypto_ctx {
+	const struct bpf_crypto_type *type;
+	void *tfm;
+	u32 siv_len;
+	struct callback_head rcu;
+	refcount_t usage;
+};
+
+struct bpf_crypto_params {
+	char type[14];
+	u8 reserved[2];
+	char algo[128];
+	u8 key[256];
+	u32 key_len;
+	u32 authsize;
+};
+
+struct bpf_crypto_type {
+	void * (*alloc_tfm)(const char *);
+	void (*free_tfm)(void *);
+	int (*has_algo)(const char *);
+	int (*setkey)(void *, const u8 *, unsigned int);
+	int (*setauthsize)(void *, unsigned int);
+	int (*encrypt)(void *, const u8 *, u8 *, unsigned int, u8 *);
+	int (*decrypt)(void *, const u8 *, u8 *, unsigned int, u8 *);
+	unsigned int (*ivsize)(void *);
+	unsigned int (*statesize)(void *);
+	u32 (*get_flags)(void *);
+	struct module *owner;
+	char name[14];
+};
+
+struct bpf_crypto_type_list {
+	const struct bpf_crypto_type *type;
+	struct list_head list;
+};
+
 struct bpf_ctx_arg_aux {
 	u32 offset;
 	enum bpf_reg_type reg_type;
@@ -26833,6 +27348,8 @@ struct bpf_ctx_arg_aux {
 struct kcov_common_handle_id {};
 
 struct sock;
+
+struct skb_ext;
 
 struct sk_buff {
 	union {
@@ -26875,6 +27392,7 @@ struct sk_buff {
 	__u8 head_frag: 1;
 	__u8 pfmemalloc: 1;
 	__u8 pp_recycle: 1;
+	__u8 active_extensions;
 	union {
 		struct {
 			__u8 __pkt_type_offset[0];
@@ -27017,6 +27535,7 @@ struct sk_buff {
 	unsigned char *data;
 	unsigned int truesize;
 	refcount_t users;
+	struct skb_ext *extensions;
 };
 
 struct xdp_md {
@@ -28762,6 +29281,15 @@ struct bpf_iter_meta__safe_trusted {
 	struct seq_file *seq;
 };
 
+struct bpf_iter_net {
+	__u64 __opaque[3];
+};
+
+struct bpf_iter_net_kern {
+	struct net *cur;
+	u64 limit;
+};
+
 struct bpf_iter_num {
 	__u64 __opaque[1];
 };
@@ -28950,7 +29478,11 @@ struct pgprot {
 
 typedef struct pgprot pgprot_t;
 
-struct vm_userfaultfd_ctx {};
+struct userfaultfd_ctx;
+
+struct vm_userfaultfd_ctx {
+	struct userfaultfd_ctx *ctx;
+};
 
 struct vm_operations_struct;
 
@@ -28990,7 +29522,6 @@ struct vm_area_struct {
 	struct vm_userfaultfd_ctx vm_userfaultfd_ctx;
 	struct pfnmap_track_ctx *pfnmap_track_ctx;
 	long: 64;
-	long: 64;
 };
 
 struct bpf_iter_task_vma_kern_data {
@@ -29011,6 +29542,14 @@ struct bpf_iter_task_vma_kern_data {
 	long: 64;
 	long: 64;
 	long: 64;
+};
+
+struct bpf_iter_tcp {
+	__u64 __opaque[1];
+};
+
+struct bpf_iter_udp {
+	__u64 __opaque[1];
 };
 
 struct bpf_jit_poke_descriptor {
@@ -31726,6 +32265,12 @@ struct bpf_shtab_elem {
 	struct sock *sk;
 	struct hlist_node node;
 	u8 key[0];
+};
+
+struct sk_walk;
+
+struct bpf_sk_iter_kern {
+	struct sk_walk *walk;
 };
 
 struct bpf_sk_storage_diag {
@@ -35320,16 +35865,6 @@ struct chipset {
 	void (*f)(int, int, int);
 };
 
-struct crypto_tfm;
-
-struct cipher_alg {
-	unsigned int cia_min_keysize;
-	unsigned int cia_max_keysize;
-	int (*cia_setkey)(struct crypto_tfm *, const u8 *, unsigned int);
-	void (*cia_encrypt)(struct crypto_tfm *, u8 *, const u8 *);
-	void (*cia_decrypt)(struct crypto_tfm *, u8 *, const u8 *);
-};
-
 struct cipher_context {
 	char iv[20];
 	char rec_seq[8];
@@ -37735,8 +38270,6 @@ struct crypt_queue {
 	long: 64;
 };
 
-struct crypto_alg;
-
 struct crypto_tfm {
 	u32 crt_flags;
 	int node;
@@ -37752,33 +38285,206 @@ struct crypto_aead {
 	struct crypto_tfm base;
 };
 
-struct crypto_type;
-
-struct crypto_alg {
-	struct list_head cra_list;
-	struct list_head cra_users;
-	u32 cra_flags;
-	unsigned int cra_blocksize;
-	unsigned int cra_ctxsize;
-	unsigned int cra_alignmask;
-	unsigned int cra_reqsize;
-	int cra_priority;
-	refcount_t cra_refcnt;
-	char cra_name[128];
-	char cra_driver_name[128];
-	const struct crypto_type *cra_type;
+struct crypto_spawn {
+	struct list_head list;
+	struct crypto_alg *alg;
 	union {
-		struct cipher_alg cipher;
-	} cra_u;
-	int (*cra_init)(struct crypto_tfm *);
-	void (*cra_exit)(struct crypto_tfm *);
-	void (*cra_destroy)(struct crypto_alg *);
-	struct module *cra_module;
+		struct crypto_instance *inst;
+		struct crypto_spawn *next;
+	};
+	const struct crypto_type *frontend;
+	u32 mask;
+	bool dead;
+	bool registered;
+};
+
+struct crypto_aead_spawn {
+	struct crypto_spawn base;
+};
+
+struct crypto_aes_ctx {
+	u32 key_enc[60];
+	u32 key_dec[60];
+	u32 key_length;
+};
+
+struct crypto_attr_alg {
+	char name[128];
+};
+
+struct crypto_attr_type {
+	u32 type;
+	u32 mask;
+};
+
+struct crypto_cipher {
+	struct crypto_tfm base;
+};
+
+struct crypto_cipher_spawn {
+	struct crypto_spawn base;
+};
+
+struct crypto_skcipher;
+
+struct crypto_gcm_ctx {
+	struct crypto_skcipher *ctr;
+	struct ghash_key ghash;
+};
+
+struct skcipher_request {
+	unsigned int cryptlen;
+	u8 *iv;
+	struct scatterlist *src;
+	struct scatterlist *dst;
+	struct crypto_async_request base;
+	void *__ctx[0];
+};
+
+struct crypto_gcm_req_priv_ctx {
+	u8 iv[16];
+	u8 auth_tag[16];
+	u8 iauth_tag[16];
+	struct scatterlist src[3];
+	struct scatterlist dst[3];
+	struct skcipher_request skreq;
+};
+
+struct crypto_larval {
+	struct crypto_alg alg;
+	struct crypto_alg *adult;
+	struct completion completion;
+	u32 mask;
+	bool test_started;
+};
+
+struct crypto_lskcipher {
+	struct crypto_tfm base;
+};
+
+struct crypto_lskcipher_spawn {
+	struct crypto_spawn base;
+};
+
+struct crypto_queue {
+	struct list_head list;
+	struct list_head *backlog;
+	unsigned int qlen;
+	unsigned int max_qlen;
+};
+
+struct crypto_rfc3686_ctx {
+	struct crypto_skcipher *child;
+	u8 nonce[4];
+};
+
+struct crypto_rfc3686_req_ctx {
+	u8 iv[16];
+	struct skcipher_request subreq;
+};
+
+struct crypto_rfc4106_ctx {
+	struct crypto_aead *child;
+	u8 nonce[4];
+};
+
+struct crypto_rfc4106_req_ctx {
+	struct scatterlist src[3];
+	struct scatterlist dst[3];
+	struct aead_request subreq;
+};
+
+struct crypto_rfc4543_ctx {
+	struct crypto_aead *child;
+	u8 nonce[4];
+};
+
+struct crypto_rfc4543_instance_ctx {
+	struct crypto_aead_spawn aead;
+};
+
+struct crypto_rfc4543_req_ctx {
+	struct aead_request subreq;
+};
+
+struct crypto_shash {
+	struct crypto_tfm base;
+};
+
+struct crypto_skcipher {
+	unsigned int reqsize;
+	struct crypto_tfm base;
+};
+
+struct crypto_skcipher_spawn {
+	struct crypto_spawn base;
+};
+
+struct crypto_sync_aead {
+	struct crypto_aead base;
+};
+
+struct crypto_sync_skcipher {
+	struct crypto_skcipher base;
+};
+
+struct rtattr;
+
+struct crypto_template {
+	struct list_head list;
+	struct hlist_head instances;
+	struct hlist_head dead;
+	struct module *module;
+	struct work_struct free_work;
+	int (*create)(struct crypto_template *, struct rtattr **);
+	char name[128];
+};
+
+struct crypto_test_param {
+	char driver[128];
+	char alg[128];
+	u32 type;
+};
+
+struct crypto_type {
+	unsigned int (*ctxsize)(struct crypto_alg *, u32, u32);
+	unsigned int (*extsize)(struct crypto_alg *);
+	int (*init_tfm)(struct crypto_tfm *);
+	void (*show)(struct seq_file *, struct crypto_alg *);
+	int (*report)(struct sk_buff *, struct crypto_alg *);
+	void (*free)(struct crypto_instance *);
+	void (*destroy)(struct crypto_alg *);
+	unsigned int type;
+	unsigned int maskclear;
+	unsigned int maskset;
+	unsigned int tfmsize;
+	unsigned int algsize;
 };
 
 struct crypto_wait {
 	struct completion completion;
 	int err;
+};
+
+struct rtattr {
+	short unsigned int rta_len;
+	short unsigned int rta_type;
+};
+
+struct cryptomgr_param {
+	struct rtattr *tb[34];
+	struct {
+		struct rtattr attr;
+		struct crypto_attr_type data;
+	} type;
+	struct {
+		struct rtattr attr;
+		struct crypto_attr_alg data;
+	} attrs[32];
+	char template[128];
+	struct crypto_larval *larval;
+	u32 otype;
+	u32 omask;
 };
 
 struct csi2_resources_walk_data {
@@ -37820,6 +38526,13 @@ struct css_set {
 
 struct css_set__safe_rcu {
 	struct cgroup *dfl_cgrp;
+};
+
+struct csum_pseudo_header {
+	__be64 data_seq;
+	__be32 subflow_seq;
+	__be16 data_len;
+	__sum16 csum;
 };
 
 struct csum_state {
@@ -44593,6 +45306,10 @@ struct gate_struct {
 
 typedef struct gate_struct gate_desc;
 
+struct gcm_instance_ctx {
+	struct crypto_skcipher_spawn ctr;
+};
+
 struct gdt_page {
 	struct desc_struct gdt[16];
 	long: 64;
@@ -45577,6 +46294,12 @@ struct handle_to_path_ctx {
 	struct path root;
 	enum handle_to_path_flags flags;
 	unsigned int fh_flags;
+};
+
+struct hash_alg_common {
+	unsigned int digestsize;
+	unsigned int statesize;
+	struct crypto_alg base;
 };
 
 struct hh_cache;
@@ -47857,6 +48580,10 @@ struct icmpv6msg_mib {
 
 struct icmpv6msg_mib_device {
 	atomic_long_t mibs[512];
+};
+
+struct id_bitmap {
+	long unsigned int map[4];
 };
 
 struct ida_bitmap {
@@ -50678,6 +51405,17 @@ struct jit_context {
 	int tail_call_indirect_label;
 };
 
+struct join_entry {
+	u32 token;
+	u32 remote_nonce;
+	u32 local_nonce;
+	u8 join_id;
+	u8 local_id;
+	u8 backup: 1;
+	u8 request_bkup: 1;
+	u8 valid;
+};
+
 struct k_itimer;
 
 struct k_clock {
@@ -53259,6 +53997,10 @@ struct linux_mib {
 	long unsigned int mibs[136];
 };
 
+struct linux_tls_mib {
+	long unsigned int mibs[18];
+};
+
 struct list_lru_node;
 
 struct list_lru {
@@ -53472,6 +54214,35 @@ struct lruvec_stats {
 struct lruvec_stats_percpu {
 	long int state[47];
 	long int state_prev[47];
+};
+
+struct skcipher_alg_common {
+	unsigned int min_keysize;
+	unsigned int max_keysize;
+	unsigned int ivsize;
+	unsigned int chunksize;
+	unsigned int statesize;
+	struct crypto_alg base;
+};
+
+struct lskcipher_alg {
+	int (*setkey)(struct crypto_lskcipher *, const u8 *, unsigned int);
+	int (*encrypt)(struct crypto_lskcipher *, const u8 *, u8 *, unsigned int, u8 *, u32);
+	int (*decrypt)(struct crypto_lskcipher *, const u8 *, u8 *, unsigned int, u8 *, u32);
+	int (*init)(struct crypto_lskcipher *);
+	void (*exit)(struct crypto_lskcipher *);
+	struct skcipher_alg_common co;
+};
+
+struct lskcipher_instance {
+	void (*free)(struct lskcipher_instance *);
+	union {
+		struct {
+			char head[64];
+			struct crypto_instance base;
+		} s;
+		struct lskcipher_alg alg;
+	};
 };
 
 struct lsm_context {
@@ -54113,6 +54884,27 @@ struct metadata_dst {
 		struct macsec_info macsec_info;
 		struct xfrm_md_info xfrm_info;
 	} u;
+};
+
+struct vm_uffd_ops;
+
+struct mfill_retry_state {
+	const struct vm_uffd_ops *ops;
+	struct file *file;
+	vma_flags_t flags;
+	long unsigned int pgoff;
+};
+
+struct mfill_state {
+	struct userfaultfd_ctx *ctx;
+	long unsigned int src_start;
+	long unsigned int dst_start;
+	long unsigned int len;
+	uffd_flags_t flags;
+	struct vm_area_struct *vma;
+	long unsigned int src_addr;
+	long unsigned int dst_addr;
+	pmd_t *pmd;
 };
 
 struct microcode_header_amd {
@@ -54909,9 +55701,639 @@ struct mpls_shim_hdr {
 	__be32 label_stack_entry;
 };
 
-struct mptcp_out_options {};
+struct mptcp_addr_info {
+	u8 id;
+	sa_family_t family;
+	__be16 port;
+	union {
+		struct in_addr addr;
+	};
+};
 
-struct mptcp_sock {};
+struct mptcp_data_frag {
+	struct list_head list;
+	u64 data_seq;
+	u16 data_len;
+	u16 offset;
+	u8 overhead;
+	u8 eor;
+	u16 already_sent;
+	struct page *page;
+};
+
+struct mptcp_delegated_action {
+	struct napi_struct napi;
+	local_lock_t bh_lock;
+	struct list_head head;
+};
+
+struct mptcp_diag_ctx {
+	long int s_slot;
+	long int s_num;
+	unsigned int l_slot;
+	unsigned int l_num;
+};
+
+struct mptcp_ext {
+	u64 data_seq;
+	u32 subflow_seq;
+	u16 data_len;
+	__sum16 csum;
+	union {
+		struct {
+			u8 use_map: 1;
+			u8 dsn64: 1;
+			u8 data_fin: 1;
+			u8 use_ack: 1;
+			u8 ack64: 1;
+			u8 mpc_map: 1;
+			u8 frozen: 1;
+			u8 reset_transient: 1;
+			u8 reset_reason: 4;
+			u8 csum_reqd: 1;
+			u8 infinite_map: 1;
+		};
+		struct {
+			u8 use_map: 1;
+			u8 dsn64: 1;
+			u8 data_fin: 1;
+			u8 use_ack: 1;
+			u8 ack64: 1;
+			u8 mpc_map: 1;
+			u8 frozen: 1;
+			u8 reset_transient: 1;
+			u8 reset_reason: 4;
+			u8 csum_reqd: 1;
+			u8 infinite_map: 1;
+		} flags;
+	};
+};
+
+struct mptcp_info {
+	__u8 mptcpi_subflows;
+	__u8 mptcpi_add_addr_signal;
+	__u8 mptcpi_add_addr_accepted;
+	__u8 mptcpi_subflows_max;
+	__u8 mptcpi_add_addr_signal_max;
+	__u8 mptcpi_add_addr_accepted_max;
+	__u32 mptcpi_flags;
+	__u32 mptcpi_token;
+	__u64 mptcpi_write_seq;
+	__u64 mptcpi_snd_una;
+	__u64 mptcpi_rcv_nxt;
+	__u8 mptcpi_local_addr_used;
+	__u8 mptcpi_local_addr_max;
+	__u8 mptcpi_csum_enabled;
+	__u32 mptcpi_retransmits;
+	__u64 mptcpi_bytes_retrans;
+	__u64 mptcpi_bytes_sent;
+	__u64 mptcpi_bytes_received;
+	__u64 mptcpi_bytes_acked;
+	__u8 mptcpi_subflows_total;
+	__u8 mptcpi_endp_laminar_max;
+	__u8 mptcpi_endp_fullmesh_max;
+	__u8 reserved;
+	__u32 mptcpi_last_data_sent;
+	__u32 mptcpi_last_data_recv;
+	__u32 mptcpi_last_ack_recv;
+};
+
+struct mptcp_full_info {
+	__u32 size_tcpinfo_kernel;
+	__u32 size_tcpinfo_user;
+	__u32 size_sfinfo_kernel;
+	__u32 size_sfinfo_user;
+	__u32 num_subflows;
+	__u32 size_arrays_user;
+	__u64 subflow_info;
+	__u64 tcp_info;
+	struct mptcp_info mptcp_info;
+};
+
+struct mptcp_mib {
+	long unsigned int mibs[87];
+};
+
+struct mptcp_rm_list {
+	u8 ids[8];
+	u8 nr;
+};
+
+struct mptcp_options_received {
+	u64 sndr_key;
+	u64 rcvr_key;
+	u64 data_ack;
+	u64 data_seq;
+	u32 subflow_seq;
+	u16 data_len;
+	__sum16 csum;
+	union {
+		struct {
+			u16 suboptions;
+			u16 use_map: 1;
+			u16 dsn64: 1;
+			u16 data_fin: 1;
+			u16 use_ack: 1;
+			u16 ack64: 1;
+			u16 mpc_map: 1;
+			u16 reset_reason: 4;
+			u16 reset_transient: 1;
+			u16 echo: 1;
+			u16 backup: 1;
+			u16 deny_join_id0: 1;
+			u16 __unused: 2;
+		};
+		struct {
+			u16 suboptions;
+			u16 use_map: 1;
+			u16 dsn64: 1;
+			u16 data_fin: 1;
+			u16 use_ack: 1;
+			u16 ack64: 1;
+			u16 mpc_map: 1;
+			u16 reset_reason: 4;
+			u16 reset_transient: 1;
+			u16 echo: 1;
+			u16 backup: 1;
+			u16 deny_join_id0: 1;
+			u16 __unused: 2;
+		} status;
+	};
+	u8 join_id;
+	u32 token;
+	u32 nonce;
+	u64 thmac;
+	u8 hmac[20];
+	struct mptcp_addr_info addr;
+	struct mptcp_rm_list rm_list;
+	u64 ahmac;
+	u64 fail_seq;
+};
+
+struct mptcp_out_options {
+	u16 suboptions;
+	struct mptcp_rm_list rm_list;
+	u8 join_id;
+	u8 backup;
+	u8 reset_reason: 4;
+	u8 reset_transient: 1;
+	u8 csum_reqd: 1;
+	u8 allow_join_id0: 1;
+	u8 drop_ts: 1;
+	union {
+		struct {
+			u64 sndr_key;
+			u64 rcvr_key;
+			u64 data_seq;
+			u32 subflow_seq;
+			u16 data_len;
+			__sum16 csum;
+		};
+		struct {
+			struct mptcp_addr_info addr;
+			u64 ahmac;
+		};
+		struct {
+			struct mptcp_ext ext_copy;
+			u64 fail_seq;
+		};
+		struct {
+			u32 nonce;
+			u32 token;
+			u64 thmac;
+			u8 hmac[20];
+		};
+	};
+};
+
+struct mptcp_pernet {
+	struct ctl_table_header *ctl_table_hdr;
+	unsigned int add_addr_timeout;
+	unsigned int blackhole_timeout;
+	unsigned int close_timeout;
+	unsigned int stale_loss_cnt;
+	atomic_t active_disable_times;
+	long unsigned int active_disable_stamp;
+	u8 syn_retrans_before_tcp_fallback;
+	u8 mptcp_enabled;
+	u8 checksum_enabled;
+	u8 allow_join_initial_addr_port;
+	u8 pm_type;
+	u8 add_addr_v6_port_drop_ts;
+	char scheduler[16];
+	char path_manager[16];
+};
+
+struct mptcp_sock;
+
+struct mptcp_pm_add_addr {
+	struct list_head list;
+	struct mptcp_addr_info addr;
+	u8 retrans_times;
+	bool timer_done;
+	struct timer_list timer;
+	struct mptcp_sock *sock;
+	struct callback_head rcu;
+};
+
+struct mptcp_pm_addr_entry {
+	struct list_head list;
+	struct mptcp_addr_info addr;
+	u32 flags;
+	int ifindex;
+	struct socket *lsk;
+};
+
+struct mptcp_pm_data {
+	struct mptcp_addr_info local;
+	struct mptcp_addr_info remote;
+	struct list_head anno_list;
+	struct list_head userspace_pm_local_addr_list;
+	spinlock_t lock;
+	union {
+		struct {
+			u8 addr_signal;
+			bool server_side;
+			bool work_pending;
+			bool accept_addr;
+			bool accept_subflow;
+			bool remote_deny_join_id0;
+			u8 add_addr_signaled;
+			u8 add_addr_accepted;
+			u8 local_addr_used;
+			u8 pm_type;
+			u8 extra_subflows;
+			u8 status;
+		};
+		struct {
+			u8 addr_signal;
+			bool server_side;
+			bool work_pending;
+			bool accept_addr;
+			bool accept_subflow;
+			bool remote_deny_join_id0;
+			u8 add_addr_signaled;
+			u8 add_addr_accepted;
+			u8 local_addr_used;
+			u8 pm_type;
+			u8 extra_subflows;
+			u8 status;
+		} reset;
+	};
+	long unsigned int id_avail_bitmap[4];
+	struct mptcp_rm_list rm_list_tx;
+	struct mptcp_rm_list rm_list_rx;
+};
+
+struct mptcp_pm_local {
+	struct mptcp_addr_info addr;
+	u32 flags;
+	int ifindex;
+};
+
+struct mptcp_pm_ops {
+	char name[16];
+	struct module *owner;
+	struct list_head list;
+	void (*init)(struct mptcp_sock *);
+	void (*release)(struct mptcp_sock *);
+	long: 64;
+};
+
+struct mptcp_sched_ops {
+	int (*get_send)(struct mptcp_sock *);
+	int (*get_retrans)(struct mptcp_sock *);
+	char name[16];
+	struct module *owner;
+	struct list_head list;
+	void (*init)(struct mptcp_sock *);
+	void (*release)(struct mptcp_sock *);
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+};
+
+struct mptcp_sendmsg_info {
+	int mss_now;
+	int size_goal;
+	u16 limit;
+	u16 sent;
+	unsigned int flags;
+	bool data_lock_held;
+};
+
+struct mptcp_skb_cb {
+	u64 map_seq;
+	u64 end_seq;
+	u32 offset;
+	u8 has_rxtstamp;
+	u8 cant_coalesce;
+};
+
+struct mptcp_sock {
+	struct inet_connection_sock sk;
+	u64 local_key;
+	u64 remote_key;
+	u64 write_seq;
+	u64 bytes_sent;
+	u64 snd_nxt;
+	u64 bytes_received;
+	u64 ack_seq;
+	atomic64_t rcv_wnd_sent;
+	u64 rcv_data_fin_seq;
+	u64 bytes_retrans;
+	u64 bytes_consumed;
+	int snd_burst;
+	int old_wspace;
+	u64 recovery_snd_nxt;
+	u64 bytes_acked;
+	u64 snd_una;
+	u64 wnd_end;
+	u32 last_data_sent;
+	u32 last_data_recv;
+	u32 last_ack_recv;
+	long unsigned int timer_ival;
+	u32 token;
+	long unsigned int flags;
+	long unsigned int cb_flags;
+	bool recovery;
+	bool can_ack;
+	bool fully_established;
+	bool rcv_data_fin;
+	bool snd_data_fin_enable;
+	bool rcv_fastclose;
+	bool use_64bit_ack;
+	bool csum_enabled;
+	bool allow_infinite_fallback;
+	u8 pending_state;
+	u8 mpc_endpoint_id;
+	u8 recvmsg_inq: 1;
+	u8 cork: 1;
+	u8 nodelay: 1;
+	u8 fastopening: 1;
+	u8 in_accept_queue: 1;
+	u8 free_first: 1;
+	u8 rcvspace_init: 1;
+	u8 fastclosing: 1;
+	u32 notsent_lowat;
+	int keepalive_cnt;
+	int keepalive_idle;
+	int keepalive_intvl;
+	int maxseg;
+	struct work_struct work;
+	struct sk_buff *ooo_last_skb;
+	struct rb_root out_of_order_queue;
+	struct list_head conn_list;
+	struct list_head rtx_queue;
+	struct mptcp_data_frag *first_pending;
+	struct list_head join_list;
+	struct sock *first;
+	struct mptcp_pm_data pm;
+	struct mptcp_sched_ops *sched;
+	struct {
+		u32 samples[5];
+		u32 next_sample;
+	} rcv_rtt_est;
+	struct {
+		int space;
+		int copied;
+		u64 time;
+	} rcvq_space;
+	u8 scaling_ratio;
+	bool allow_subflows;
+	u32 subflow_id;
+	u32 setsockopt_seq;
+	char ca_name[16];
+	spinlock_t fallback_lock;
+	struct list_head backlog_list;
+	u32 backlog_len;
+	u32 backlog_unaccounted;
+};
+
+struct mptcp_subflow_addrs {
+	union {
+		__kernel_sa_family_t sa_family;
+		struct sockaddr sa_local;
+		struct sockaddr_in sin_local;
+		struct sockaddr_in6 sin6_local;
+		struct __kernel_sockaddr_storage ss_local;
+	};
+	union {
+		struct sockaddr sa_remote;
+		struct sockaddr_in sin_remote;
+		struct sockaddr_in6 sin6_remote;
+		struct __kernel_sockaddr_storage ss_remote;
+	};
+};
+
+struct mptcp_subflow_context {
+	struct list_head node;
+	union {
+		struct {
+			long unsigned int avg_pacing_rate;
+			u64 local_key;
+			u64 remote_key;
+			u64 idsn;
+			u64 map_seq;
+			u64 rcv_wnd_sent;
+			u32 snd_isn;
+			u32 token;
+			u32 rel_write_seq;
+			u32 map_subflow_seq;
+			u32 ssn_offset;
+			u32 map_data_len;
+			__wsum map_data_csum;
+			u32 map_csum_len;
+			u32 prev_rtt_seq;
+			u32 request_mptcp: 1;
+			u32 request_join: 1;
+			u32 request_bkup: 1;
+			u32 mp_capable: 1;
+			u32 mp_join: 1;
+			u32 pm_notified: 1;
+			u32 conn_finished: 1;
+			u32 map_valid: 1;
+			u32 map_csum_reqd: 1;
+			u32 map_data_fin: 1;
+			u32 mpc_map: 1;
+			u32 backup: 1;
+			u32 send_mp_prio: 1;
+			u32 send_mp_fail: 1;
+			u32 send_fastclose: 1;
+			u32 send_infinite_map: 1;
+			u32 remote_key_valid: 1;
+			u32 disposable: 1;
+			u32 closing: 1;
+			u32 valid_csum_seen: 1;
+			u32 is_mptfo: 1;
+			u32 mpc_drop: 1;
+			u32 resetting: 1;
+			u32 __unused: 9;
+			bool data_avail;
+			bool scheduled;
+			bool pm_listener;
+			bool fully_established;
+			bool close_event_done;
+			u32 lent_mem_frag;
+			u32 remote_nonce;
+			u64 thmac;
+			u32 local_nonce;
+			u32 remote_token;
+			union {
+				u8 hmac[20];
+				u64 iasn;
+			};
+			s16 local_id;
+			u8 remote_id;
+			u8 reset_seen: 1;
+			u8 reset_transient: 1;
+			u8 reset_reason: 4;
+			u8 stale_count;
+			u8 stale;
+			u32 subflow_id;
+			long int delegated_status;
+			long unsigned int fail_tout;
+		};
+		struct {
+			long unsigned int avg_pacing_rate;
+			u64 local_key;
+			u64 remote_key;
+			u64 idsn;
+			u64 map_seq;
+			u64 rcv_wnd_sent;
+			u32 snd_isn;
+			u32 token;
+			u32 rel_write_seq;
+			u32 map_subflow_seq;
+			u32 ssn_offset;
+			u32 map_data_len;
+			__wsum map_data_csum;
+			u32 map_csum_len;
+			u32 prev_rtt_seq;
+			u32 request_mptcp: 1;
+			u32 request_join: 1;
+			u32 request_bkup: 1;
+			u32 mp_capable: 1;
+			u32 mp_join: 1;
+			u32 pm_notified: 1;
+			u32 conn_finished: 1;
+			u32 map_valid: 1;
+			u32 map_csum_reqd: 1;
+			u32 map_data_fin: 1;
+			u32 mpc_map: 1;
+			u32 backup: 1;
+			u32 send_mp_prio: 1;
+			u32 send_mp_fail: 1;
+			u32 send_fastclose: 1;
+			u32 send_infinite_map: 1;
+			u32 remote_key_valid: 1;
+			u32 disposable: 1;
+			u32 closing: 1;
+			u32 valid_csum_seen: 1;
+			u32 is_mptfo: 1;
+			u32 mpc_drop: 1;
+			u32 resetting: 1;
+			u32 __unused: 9;
+			bool data_avail;
+			bool scheduled;
+			bool pm_listener;
+			bool fully_established;
+			bool close_event_done;
+			u32 lent_mem_frag;
+			u32 remote_nonce;
+			u64 thmac;
+			u32 local_nonce;
+			u32 remote_token;
+			union {
+				u8 hmac[20];
+				u64 iasn;
+			};
+			s16 local_id;
+			u8 remote_id;
+			u8 reset_seen: 1;
+			u8 reset_transient: 1;
+			u8 reset_reason: 4;
+			u8 stale_count;
+			u8 stale;
+			u32 subflow_id;
+			long int delegated_status;
+			long unsigned int fail_tout;
+		} reset;
+	};
+	struct list_head delegated_node;
+	u32 setsockopt_seq;
+	u32 stale_rcv_tstamp;
+	int cached_sndbuf;
+	struct sock *tcp_sock;
+	struct sock *conn;
+	const struct inet_connection_sock_af_ops *icsk_af_ops;
+	void (*tcp_state_change)(struct sock *);
+	void (*tcp_error_report)(struct sock *);
+	struct callback_head rcu;
+};
+
+struct mptcp_subflow_data {
+	__u32 size_subflow_data;
+	__u32 num_subflows;
+	__u32 size_kernel;
+	__u32 size_user;
+};
+
+struct mptcp_subflow_info {
+	__u32 id;
+	struct mptcp_subflow_addrs addrs;
+};
+
+struct tcp_request_sock_ops;
+
+struct tcp_request_sock {
+	struct inet_request_sock req;
+	const struct tcp_request_sock_ops *af_specific;
+	u64 snt_synack;
+	bool tfo_listener;
+	bool is_mptcp;
+	bool req_usec_ts;
+	bool drop_req;
+	u32 txhash;
+	u32 rcv_isn;
+	u32 snt_isn;
+	u32 ts_off;
+	u32 snt_tsval_first;
+	u32 snt_tsval_last;
+	u32 last_oow_ack_time;
+	u32 rcv_nxt;
+	u8 syn_tos;
+	bool accecn_ok;
+	u8 syn_ect_snt: 2;
+	u8 syn_ect_rcv: 2;
+	u8 accecn_fail_mode: 4;
+	u8 saw_accecn_opt: 2;
+};
+
+struct mptcp_subflow_request_sock {
+	struct tcp_request_sock sk;
+	u16 mp_capable: 1;
+	u16 mp_join: 1;
+	u16 backup: 1;
+	u16 request_bkup: 1;
+	u16 csum_reqd: 1;
+	u16 allow_join_id0: 1;
+	u8 local_id;
+	u8 remote_id;
+	u64 local_key;
+	u64 idsn;
+	u32 token;
+	u32 ssn_offset;
+	u64 thmac;
+	u32 local_nonce;
+	u32 remote_nonce;
+	struct mptcp_sock *msk;
+	struct hlist_nulls_node token_node;
+};
 
 struct mq_sched {
 	struct Qdisc **qdiscs;
@@ -55627,6 +57049,8 @@ struct netns_mib {
 	struct linux_mib *net_statistics;
 	struct udp_mib *udp_statistics;
 	struct udp_mib *udp_stats_in6;
+	struct linux_tls_mib *tls_statistics;
+	struct mptcp_mib *mptcp_statistics;
 	struct icmp_mib *icmp_statistics;
 	struct icmpmsg_mib *icmpmsg_statistics;
 	struct icmpv6_mib *icmpv6_statistics;
@@ -56033,8 +57457,6 @@ struct net {
 	struct netns_packet packet;
 	struct netns_unix unx;
 	struct netns_nexthop nexthop;
-	long: 64;
-	long: 64;
 	long: 64;
 	long: 64;
 	struct netns_ipv4 ipv4;
@@ -62960,6 +64382,20 @@ struct plca_reply_data {
 	struct phy_plca_status plca_st;
 };
 
+struct pm_nl_pernet {
+	spinlock_t lock;
+	struct list_head endp_list;
+	u8 endpoints;
+	u8 endp_signal_max;
+	u8 endp_subflow_max;
+	u8 endp_laminar_max;
+	u8 endp_fullmesh_max;
+	u8 limit_add_addr_accepted;
+	u8 limit_extra_subflows;
+	u8 next_id;
+	long unsigned int id_bitmap[4];
+};
+
 struct pm_subsys_data {
 	spinlock_t lock;
 	unsigned int refcount;
@@ -63242,6 +64678,18 @@ struct poly1305_desc_ctx {
 	unsigned int buflen;
 	u32 s[4];
 	struct poly1305_block_state state;
+};
+
+struct polyval_key;
+
+struct polyval_ctx {
+	const struct polyval_key *key;
+	struct polyval_elem acc;
+	size_t partial;
+};
+
+struct polyval_key {
+	struct polyval_elem h_powers[8];
 };
 
 struct worker_pool;
@@ -66389,6 +67837,17 @@ struct scan_control {
 	struct reclaim_state reclaim_state;
 };
 
+union crypto_no_such_thing;
+
+struct scatter_walk {
+	union {
+		void * const addr;
+		union crypto_no_such_thing *__addr;
+	};
+	struct scatterlist *sg;
+	unsigned int offset;
+};
+
 struct sch_frag_data {
 	long unsigned int dst;
 	struct qdisc_skb_cb cb;
@@ -66907,6 +68366,37 @@ struct sha256_ctx {
 
 struct shared_policy {};
 
+struct shash_desc;
+
+struct shash_alg {
+	int (*init)(struct shash_desc *);
+	int (*update)(struct shash_desc *, const u8 *, unsigned int);
+	int (*final)(struct shash_desc *, u8 *);
+	int (*finup)(struct shash_desc *, const u8 *, unsigned int, u8 *);
+	int (*digest)(struct shash_desc *, const u8 *, unsigned int, u8 *);
+	int (*export)(struct shash_desc *, void *);
+	int (*import)(struct shash_desc *, const void *);
+	int (*export_core)(struct shash_desc *, void *);
+	int (*import_core)(struct shash_desc *, const void *);
+	int (*setkey)(struct crypto_shash *, const u8 *, unsigned int);
+	int (*init_tfm)(struct crypto_shash *);
+	void (*exit_tfm)(struct crypto_shash *);
+	unsigned int descsize;
+	union {
+		struct {
+			unsigned int digestsize;
+			unsigned int statesize;
+			struct crypto_alg base;
+		};
+		struct hash_alg_common halg;
+	};
+};
+
+struct shash_desc {
+	struct crypto_shash *tfm;
+	void *__ctx[0];
+};
+
 struct shmem_falloc {
 	wait_queue_head_t *waitq;
 	long unsigned int start;
@@ -67258,6 +68748,24 @@ struct sk_skb_cb {
 	u64 temp_reg;
 };
 
+struct sk_walk {
+	struct net *net;
+	struct net *held;
+	netns_tracker tracker;
+	struct bpf_iter_net_kern nets;
+	struct inet_hashinfo *hinfo;
+	struct udp_table *udp;
+	enum sk_walk_table table;
+	unsigned int bucket;
+	unsigned int mask;
+	int err;
+	unsigned int cur;
+	unsigned int cnt;
+	unsigned int max;
+	long unsigned int *batch;
+	long unsigned int first[0];
+};
+
 struct skb_defer_node {
 	struct llist_head defer_list;
 	atomic_long_t defer_count;
@@ -67267,6 +68775,14 @@ struct skb_defer_node {
 	long: 64;
 	long: 64;
 	long: 64;
+};
+
+struct skb_ext {
+	refcount_t refcnt;
+	u8 offset[1];
+	u8 chunks;
+	long: 0;
+	char data[0];
 };
 
 struct skb_frag {
@@ -67338,6 +68854,73 @@ struct skb_shared_info {
 		void *destructor_arg;
 	};
 	skb_frag_t frags[17];
+};
+
+struct skcipher_alg {
+	int (*setkey)(struct crypto_skcipher *, const u8 *, unsigned int);
+	int (*encrypt)(struct skcipher_request *);
+	int (*decrypt)(struct skcipher_request *);
+	int (*export)(struct skcipher_request *, void *);
+	int (*import)(struct skcipher_request *, const void *);
+	int (*init)(struct crypto_skcipher *);
+	void (*exit)(struct crypto_skcipher *);
+	unsigned int walksize;
+	union {
+		struct {
+			unsigned int min_keysize;
+			unsigned int max_keysize;
+			unsigned int ivsize;
+			unsigned int chunksize;
+			unsigned int statesize;
+			struct crypto_alg base;
+		};
+		struct skcipher_alg_common co;
+	};
+};
+
+struct skcipher_ctx_simple {
+	struct crypto_cipher *cipher;
+};
+
+struct skcipher_instance {
+	void (*free)(struct skcipher_instance *);
+	union {
+		struct {
+			char head[88];
+			struct crypto_instance base;
+		} s;
+		struct skcipher_alg alg;
+	};
+};
+
+struct skcipher_walk {
+	union {
+		struct {
+			struct {
+				const void * const addr;
+			} virt;
+		} src;
+		struct scatter_walk in;
+	};
+	union {
+		struct {
+			struct {
+				void * const addr;
+			} virt;
+		} dst;
+		struct scatter_walk out;
+	};
+	unsigned int nbytes;
+	unsigned int total;
+	u8 *page;
+	u8 *buffer;
+	u8 *oiv;
+	void *iv;
+	unsigned int ivsize;
+	int flags;
+	unsigned int blocksize;
+	unsigned int stride;
+	unsigned int alignmask;
 };
 
 struct sku_microcode {
@@ -68156,6 +69739,11 @@ struct strset_req_info {
 	struct ethnl_req_info base;
 	u32 req_ids;
 	bool counts_only;
+};
+
+struct subflow_send_info {
+	struct sock *ssk;
+	u64 linger_time;
 };
 
 struct subprocess_info {
@@ -69770,6 +71358,7 @@ struct tcp_sock {
 		u32 probe_seq_end;
 	} mtu_probe;
 	u32 plb_rehash;
+	bool is_mptcp;
 	struct tcp_fastopen_request *fastopen_req;
 	struct request_sock *fastopen_rsk;
 	struct saved_syn *saved_syn;
@@ -70038,31 +71627,6 @@ struct tcp_repair_window {
 	__u32 max_window;
 	__u32 rcv_wnd;
 	__u32 rcv_wup;
-};
-
-struct tcp_request_sock_ops;
-
-struct tcp_request_sock {
-	struct inet_request_sock req;
-	const struct tcp_request_sock_ops *af_specific;
-	u64 snt_synack;
-	bool tfo_listener;
-	bool is_mptcp;
-	bool req_usec_ts;
-	u32 txhash;
-	u32 rcv_isn;
-	u32 snt_isn;
-	u32 ts_off;
-	u32 snt_tsval_first;
-	u32 snt_tsval_last;
-	u32 last_oow_ack_time;
-	u32 rcv_nxt;
-	u8 syn_tos;
-	bool accecn_ok;
-	u8 syn_ect_snt: 2;
-	u8 syn_ect_rcv: 2;
-	u8 accecn_fail_mode: 4;
-	u8 saw_accecn_opt: 2;
 };
 
 union tcp_seq_and_ts_off;
@@ -70687,6 +72251,14 @@ struct tls_crypto_info {
 	__u16 cipher_type;
 };
 
+struct tls12_crypto_info_aes_ccm_128 {
+	struct tls_crypto_info info;
+	unsigned char iv[8];
+	unsigned char key[16];
+	unsigned char salt[4];
+	unsigned char rec_seq[8];
+};
+
 struct tls12_crypto_info_aes_gcm_128 {
 	struct tls_crypto_info info;
 	unsigned char iv[8];
@@ -70696,6 +72268,22 @@ struct tls12_crypto_info_aes_gcm_128 {
 };
 
 struct tls12_crypto_info_aes_gcm_256 {
+	struct tls_crypto_info info;
+	unsigned char iv[8];
+	unsigned char key[32];
+	unsigned char salt[4];
+	unsigned char rec_seq[8];
+};
+
+struct tls12_crypto_info_aria_gcm_128 {
+	struct tls_crypto_info info;
+	unsigned char iv[8];
+	unsigned char key[16];
+	unsigned char salt[4];
+	unsigned char rec_seq[8];
+};
+
+struct tls12_crypto_info_aria_gcm_256 {
 	struct tls_crypto_info info;
 	unsigned char iv[8];
 	unsigned char key[32];
@@ -70725,6 +72313,22 @@ struct tls12_crypto_info_sm4_gcm {
 	unsigned char key[16];
 	unsigned char salt[4];
 	unsigned char rec_seq[8];
+};
+
+struct tls_cipher_desc {
+	unsigned int nonce;
+	unsigned int iv;
+	unsigned int key;
+	unsigned int salt;
+	unsigned int tag;
+	unsigned int rec_seq;
+	unsigned int iv_offset;
+	unsigned int key_offset;
+	unsigned int salt_offset;
+	unsigned int rec_seq_offset;
+	char *cipher_name;
+	bool offloadable;
+	size_t crypto_info;
 };
 
 struct tls_prot_info {
@@ -70781,6 +72385,49 @@ struct tls_context {
 	struct callback_head rcu;
 };
 
+struct tls_decrypt_arg {
+	union {
+		struct {
+			bool zc;
+			bool async;
+			bool async_done;
+			u8 tail;
+		};
+		struct {
+			bool zc;
+			bool async;
+			bool async_done;
+			u8 tail;
+		} inargs;
+	};
+	struct sk_buff *skb;
+};
+
+struct tls_decrypt_ctx {
+	struct sock *sk;
+	u8 iv[16];
+	u8 aad[13];
+	u8 tail;
+	bool free_sgout;
+	struct scatterlist sg[0];
+};
+
+struct tls_rec {
+	struct list_head list;
+	int tx_ready;
+	int tx_flags;
+	struct sk_msg msg_plaintext;
+	struct sk_msg msg_encrypted;
+	struct scatterlist sg_aead_in[2];
+	struct scatterlist sg_aead_out[2];
+	char content_type;
+	struct scatterlist sg_content_type;
+	struct sock *sk;
+	char aad_space[13];
+	u8 iv_data[16];
+	struct aead_request aead_req;
+};
+
 struct tls_strparser {
 	struct sock *sk;
 	u32 mark: 8;
@@ -70814,8 +72461,6 @@ struct tx_work {
 	struct delayed_work work;
 	struct sock *sk;
 };
-
-struct tls_rec;
 
 struct tls_sw_context_tx {
 	struct crypto_aead *aead_send;
@@ -70921,6 +72566,13 @@ struct tnode {
 	t_key full_children;
 	struct key_vector *parent;
 	struct key_vector kv[1];
+};
+
+struct token_bucket {
+	spinlock_t lock;
+	int chain_len;
+	struct hlist_nulls_head req_chain;
+	struct hlist_nulls_head msk_chain;
 };
 
 struct topa {
@@ -71320,6 +72972,8 @@ struct trace_event_data_offsets_9p_protocol_dump {
 	u32 line;
 	const void *line_ptr_;
 };
+
+struct trace_event_data_offsets_ack_update_msk {};
 
 struct trace_event_data_offsets_alarm_class {};
 
@@ -71803,6 +73457,12 @@ struct trace_event_data_offsets_mmap_lock {};
 
 struct trace_event_data_offsets_mmap_lock_acquire_returned {};
 
+struct trace_event_data_offsets_mptcp_dump_mpext {};
+
+struct trace_event_data_offsets_mptcp_rcvbuf_grow {};
+
+struct trace_event_data_offsets_mptcp_subflow_get_send {};
+
 struct trace_event_data_offsets_msr_trace_class {};
 
 struct trace_event_data_offsets_napi_poll {
@@ -72087,6 +73747,8 @@ struct trace_event_data_offsets_softirq {};
 
 struct trace_event_data_offsets_start_task_reaping {};
 
+struct trace_event_data_offsets_subflow_check_data_avail {};
+
 struct trace_event_data_offsets_suspend_resume {};
 
 struct trace_event_data_offsets_swiotlb_bounced {
@@ -72139,6 +73801,20 @@ struct trace_event_data_offsets_timer_expire_entry {};
 struct trace_event_data_offsets_timer_start {};
 
 struct trace_event_data_offsets_tlb_flush {};
+
+struct trace_event_data_offsets_tls_device_decrypted {};
+
+struct trace_event_data_offsets_tls_device_offload_set {};
+
+struct trace_event_data_offsets_tls_device_rx_resync_nh_delay {};
+
+struct trace_event_data_offsets_tls_device_rx_resync_nh_schedule {};
+
+struct trace_event_data_offsets_tls_device_rx_resync_send {};
+
+struct trace_event_data_offsets_tls_device_tx_resync_req {};
+
+struct trace_event_data_offsets_tls_device_tx_resync_send {};
 
 struct trace_event_data_offsets_tmigr_connect_child_parent {};
 
@@ -72308,6 +73984,16 @@ struct trace_event_raw_9p_protocol_dump {
 	__u8 type;
 	__u16 tag;
 	u32 __data_loc_line;
+	char __data[0];
+};
+
+struct trace_event_raw_ack_update_msk {
+	struct trace_entry ent;
+	u64 data_ack;
+	u64 old_snd_una;
+	u64 new_snd_una;
+	u64 new_wnd_end;
+	u64 msk_wnd_end;
 	char __data[0];
 };
 
@@ -73725,6 +75411,59 @@ struct trace_event_raw_mmap_lock_acquire_returned {
 	char __data[0];
 };
 
+struct trace_event_raw_mptcp_dump_mpext {
+	struct trace_entry ent;
+	u64 data_seq;
+	u32 subflow_seq;
+	u16 data_len;
+	u16 csum;
+	u8 use_map;
+	u8 dsn64;
+	u8 data_fin;
+	u8 use_ack;
+	u8 ack64;
+	u8 mpc_map;
+	u8 frozen;
+	u8 reset_transient;
+	u8 reset_reason;
+	u8 csum_reqd;
+	u8 infinite_map;
+	char __data[0];
+};
+
+struct trace_event_raw_mptcp_rcvbuf_grow {
+	struct trace_entry ent;
+	int time;
+	__u32 rtt_us;
+	__u32 copied;
+	__u32 inq;
+	__u32 space;
+	__u32 ooo_space;
+	__u32 rcvbuf;
+	__u32 rcv_wnd;
+	__u8 scaling_ratio;
+	__u16 sport;
+	__u16 dport;
+	__u16 family;
+	__u8 saddr[4];
+	__u8 daddr[4];
+	__u8 saddr_v6[16];
+	__u8 daddr_v6[16];
+	const void *skaddr;
+	char __data[0];
+};
+
+struct trace_event_raw_mptcp_subflow_get_send {
+	struct trace_entry ent;
+	bool active;
+	bool free;
+	u32 snd_wnd;
+	u32 pace;
+	u8 backup;
+	u64 ratio;
+	char __data[0];
+};
+
 struct trace_event_raw_msr_trace_class {
 	struct trace_entry ent;
 	unsigned int msr;
@@ -74631,6 +76370,13 @@ struct trace_event_raw_start_task_reaping {
 	char __data[0];
 };
 
+struct trace_event_raw_subflow_check_data_avail {
+	struct trace_entry ent;
+	u8 status;
+	const void *skb;
+	char __data[0];
+};
+
 struct trace_event_raw_suspend_resume {
 	struct trace_entry ent;
 	const char *action;
@@ -74918,6 +76664,66 @@ struct trace_event_raw_tlb_flush {
 	struct trace_entry ent;
 	int reason;
 	long unsigned int pages;
+	char __data[0];
+};
+
+struct trace_event_raw_tls_device_decrypted {
+	struct trace_entry ent;
+	struct sock *sk;
+	u64 rec_no;
+	u32 tcp_seq;
+	u32 rec_len;
+	bool encrypted;
+	bool decrypted;
+	char __data[0];
+};
+
+struct trace_event_raw_tls_device_offload_set {
+	struct trace_entry ent;
+	struct sock *sk;
+	u64 rec_no;
+	int dir;
+	u32 tcp_seq;
+	int ret;
+	char __data[0];
+};
+
+struct trace_event_raw_tls_device_rx_resync_nh_delay {
+	struct trace_entry ent;
+	struct sock *sk;
+	u32 sock_data;
+	u32 rec_len;
+	char __data[0];
+};
+
+struct trace_event_raw_tls_device_rx_resync_nh_schedule {
+	struct trace_entry ent;
+	struct sock *sk;
+	char __data[0];
+};
+
+struct trace_event_raw_tls_device_rx_resync_send {
+	struct trace_entry ent;
+	struct sock *sk;
+	u64 rec_no;
+	u32 tcp_seq;
+	int sync_type;
+	char __data[0];
+};
+
+struct trace_event_raw_tls_device_tx_resync_req {
+	struct trace_entry ent;
+	struct sock *sk;
+	u32 tcp_seq;
+	u32 exp_tcp_seq;
+	char __data[0];
+};
+
+struct trace_event_raw_tls_device_tx_resync_send {
+	struct trace_entry ent;
+	struct sock *sk;
+	u64 rec_no;
+	u32 tcp_seq;
 	char __data[0];
 };
 
@@ -76415,6 +78221,105 @@ struct uevent_sock {
 	struct sock *sk;
 };
 
+struct uffd_msg {
+	__u8 event;
+	__u8 reserved1;
+	__u16 reserved2;
+	__u32 reserved3;
+	union {
+		struct {
+			__u64 flags;
+			__u64 address;
+			union {
+				__u32 ptid;
+			} feat;
+		} pagefault;
+		struct {
+			__u32 ufd;
+		} fork;
+		struct {
+			__u64 from;
+			__u64 to;
+			__u64 len;
+		} remap;
+		struct {
+			__u64 start;
+			__u64 end;
+		} remove;
+		struct {
+			__u64 reserved1;
+			__u64 reserved2;
+			__u64 reserved3;
+		} reserved;
+	} arg;
+};
+
+struct uffdio_api {
+	__u64 api;
+	__u64 features;
+	__u64 ioctls;
+};
+
+struct uffdio_range {
+	__u64 start;
+	__u64 len;
+};
+
+struct uffdio_continue {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 mapped;
+};
+
+struct uffdio_copy {
+	__u64 dst;
+	__u64 src;
+	__u64 len;
+	__u64 mode;
+	__s64 copy;
+};
+
+struct uffdio_move {
+	__u64 dst;
+	__u64 src;
+	__u64 len;
+	__u64 mode;
+	__s64 move;
+};
+
+struct uffdio_poison {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 updated;
+};
+
+struct uffdio_register {
+	struct uffdio_range range;
+	__u64 mode;
+	__u64 ioctls;
+};
+
+struct uffdio_rwprotect {
+	struct uffdio_range range;
+	__u64 mode;
+};
+
+struct uffdio_set_mode {
+	__u64 enable;
+	__u64 disable;
+};
+
+struct uffdio_writeprotect {
+	struct uffdio_range range;
+	__u64 mode;
+};
+
+struct uffdio_zeropage {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 zeropage;
+};
+
 struct uncached_list {
 	spinlock_t lock;
 	struct list_head head;
@@ -76685,6 +78590,46 @@ struct user_struct {
 	atomic_long_t locked_vm;
 	atomic_long_t perf_mlock;
 	struct ratelimit_state ratelimit;
+};
+
+struct userfaultfd_ctx {
+	wait_queue_head_t fault_pending_wqh;
+	wait_queue_head_t fault_wqh;
+	wait_queue_head_t fd_wqh;
+	wait_queue_head_t event_wqh;
+	seqcount_spinlock_t refile_seq;
+	refcount_t refcount;
+	unsigned int flags;
+	unsigned int features;
+	bool released;
+	struct rw_semaphore map_changing_lock;
+	atomic_t mmap_changing;
+	struct mm_struct *mm;
+};
+
+struct userfaultfd_fork_ctx {
+	struct userfaultfd_ctx *orig;
+	struct userfaultfd_ctx *new;
+	struct list_head list;
+};
+
+struct userfaultfd_unmap_ctx {
+	struct userfaultfd_ctx *ctx;
+	long unsigned int start;
+	long unsigned int end;
+	struct list_head list;
+};
+
+struct userfaultfd_wait_queue {
+	struct uffd_msg msg;
+	wait_queue_entry_t wq;
+	struct userfaultfd_ctx *ctx;
+	bool waken;
+};
+
+struct userfaultfd_wake_range {
+	long unsigned int start;
+	long unsigned int len;
 };
 
 struct userstack_entry {
@@ -77574,6 +79519,7 @@ struct vm_operations_struct {
 	vm_fault_t (*pfn_mkwrite)(struct vm_fault *);
 	int (*access)(struct vm_area_struct *, long unsigned int, void *, int, int);
 	const char * (*name)(struct vm_area_struct *);
+	const struct vm_uffd_ops *uffd_ops;
 };
 
 struct vm_special_mapping {
@@ -77598,6 +79544,14 @@ struct vm_struct {
 	phys_addr_t phys_addr;
 	const void *caller;
 	long unsigned int requested_size;
+};
+
+struct vm_uffd_ops {
+	bool (*can_userfault)(struct vm_area_struct *, vm_flags_t);
+	struct folio * (*get_folio_noalloc)(struct inode *, long unsigned int);
+	struct folio * (*alloc_folio)(struct vm_area_struct *, long unsigned int);
+	int (*filemap_add)(struct folio *, struct vm_area_struct *, long unsigned int);
+	void (*filemap_remove)(struct folio *, struct vm_area_struct *);
 };
 
 struct vm_unmapped_area_info {
@@ -80154,6 +82108,8 @@ typedef void (*btf_trace_9p_fid_ref)(void *, struct p9_fid *, __u8);
 
 typedef void (*btf_trace_9p_protocol_dump)(void *, struct p9_client *, struct p9_fcall *);
 
+typedef void (*btf_trace_ack_update_msk)(void *, u64, u64, u64, u64, u64);
+
 typedef void (*btf_trace_alarmtimer_cancel)(void *, struct alarm *, ktime_t);
 
 typedef void (*btf_trace_alarmtimer_fired)(void *, struct alarm *, ktime_t);
@@ -80360,6 +82316,8 @@ typedef void (*btf_trace_generic_add_lease)(void *, struct inode *, struct file_
 
 typedef void (*btf_trace_generic_delete_lease)(void *, struct inode *, struct file_lease *);
 
+typedef void (*btf_trace_get_mapping_status)(void *, struct mptcp_ext *);
+
 typedef void (*btf_trace_global_dirty_state)(void *, long unsigned int, long unsigned int);
 
 typedef void (*btf_trace_guest_halt_poll_ns)(void *, bool, unsigned int, unsigned int);
@@ -80559,6 +82517,12 @@ typedef void (*btf_trace_mmap_lock_start_locking)(void *, struct mm_struct *, bo
 typedef void (*btf_trace_mod_memcg_lruvec_state)(void *, struct mem_cgroup *, int, long int);
 
 typedef void (*btf_trace_mod_memcg_state)(void *, struct mem_cgroup *, int, long int);
+
+typedef void (*btf_trace_mptcp_rcvbuf_grow)(void *, struct sock *, int);
+
+typedef void (*btf_trace_mptcp_sendmsg_frag)(void *, struct mptcp_ext *);
+
+typedef void (*btf_trace_mptcp_subflow_get_send)(void *, struct mptcp_subflow_context *);
 
 typedef void (*btf_trace_napi_gro_frags_entry)(void *, const struct sk_buff *);
 
@@ -80878,6 +82842,8 @@ typedef void (*btf_trace_spurious_apic_exit)(void *, int);
 
 typedef void (*btf_trace_start_task_reaping)(void *, int);
 
+typedef void (*btf_trace_subflow_check_data_avail)(void *, __u8, struct sk_buff *);
+
 typedef void (*btf_trace_suspend_resume)(void *, const char *, int, bool);
 
 typedef void (*btf_trace_swiotlb_bounced)(void *, struct device *, dma_addr_t, size_t);
@@ -80949,6 +82915,20 @@ typedef void (*btf_trace_timer_init)(void *, struct timer_list *);
 typedef void (*btf_trace_timer_start)(void *, struct timer_list *, long unsigned int);
 
 typedef void (*btf_trace_tlb_flush)(void *, int, long unsigned int);
+
+typedef void (*btf_trace_tls_device_decrypted)(void *, struct sock *, u32, u8 *, u32, bool, bool);
+
+typedef void (*btf_trace_tls_device_offload_set)(void *, struct sock *, int, u32, u8 *, int);
+
+typedef void (*btf_trace_tls_device_rx_resync_nh_delay)(void *, struct sock *, u32, u32);
+
+typedef void (*btf_trace_tls_device_rx_resync_nh_schedule)(void *, struct sock *);
+
+typedef void (*btf_trace_tls_device_rx_resync_send)(void *, struct sock *, u32, u8 *, int);
+
+typedef void (*btf_trace_tls_device_tx_resync_req)(void *, struct sock *, u32, u32);
+
+typedef void (*btf_trace_tls_device_tx_resync_send)(void *, struct sock *, u32, u8 *);
 
 typedef void (*btf_trace_tmigr_connect_child_parent)(void *, struct tmigr_hierarchy *, struct tmigr_group *);
 
@@ -81242,8 +83222,6 @@ struct capture_control;
 
 struct nvmem_cell;
 
-struct skb_ext;
-
 
 /* BPF kfuncs */
 #ifndef BPF_NO_KFUNC_PROTOTYPES
@@ -81288,6 +83266,11 @@ extern bool bpf_cpumask_test_and_set_cpu(u32 cpu, struct bpf_cpumask *cpumask) _
 extern bool bpf_cpumask_test_cpu(u32 cpu, const struct cpumask *cpumask) __weak __ksym;
 extern u32 bpf_cpumask_weight(const struct cpumask *cpumask) __weak __ksym;
 extern void bpf_cpumask_xor(struct bpf_cpumask *dst, const struct cpumask *src1, const struct cpumask *src2) __weak __ksym;
+extern struct bpf_crypto_ctx *bpf_crypto_ctx_acquire(struct bpf_crypto_ctx *ctx) __weak __ksym;
+extern struct bpf_crypto_ctx *bpf_crypto_ctx_create(const struct bpf_crypto_params *params, u32 params__sz, int *err) __weak __ksym;
+extern void bpf_crypto_ctx_release(struct bpf_crypto_ctx *ctx) __weak __ksym;
+extern int bpf_crypto_decrypt(struct bpf_crypto_ctx *ctx, const struct bpf_dynptr *src, const struct bpf_dynptr *dst, const struct bpf_dynptr *siv__nullable) __weak __ksym;
+extern int bpf_crypto_encrypt(struct bpf_crypto_ctx *ctx, const struct bpf_dynptr *src, const struct bpf_dynptr *dst, const struct bpf_dynptr *siv__nullable) __weak __ksym;
 extern int bpf_dynptr_adjust(struct bpf_dynptr *p, u64 start, u64 end) __weak __ksym;
 extern int bpf_dynptr_clone(const struct bpf_dynptr *p, struct bpf_dynptr *clone__uninit) __weak __ksym;
 extern int bpf_dynptr_copy(const struct bpf_dynptr *dst_ptr, u64 dst_off, const struct bpf_dynptr *src_ptr, u64 src_off, u64 size) __weak __ksym;
@@ -81319,6 +83302,9 @@ extern struct task_struct *bpf_iter_css_task_next(struct bpf_iter_css_task *it) 
 extern void bpf_iter_kmem_cache_destroy(struct bpf_iter_kmem_cache *it) __weak __ksym;
 extern int bpf_iter_kmem_cache_new(struct bpf_iter_kmem_cache *it) __weak __ksym;
 extern struct kmem_cache *bpf_iter_kmem_cache_next(struct bpf_iter_kmem_cache *it) __weak __ksym;
+extern void bpf_iter_net_destroy(struct bpf_iter_net *it) __weak __ksym;
+extern int bpf_iter_net_new(struct bpf_iter_net *it) __weak __ksym;
+extern struct net *bpf_iter_net_next(struct bpf_iter_net *it) __weak __ksym;
 extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __weak __ksym;
 extern int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __weak __ksym;
 extern int *bpf_iter_num_next(struct bpf_iter_num *it) __weak __ksym;
@@ -81328,6 +83314,14 @@ extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __weak _
 extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __weak __ksym;
 extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma *it, struct task_struct *task, u64 addr) __weak __ksym;
 extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma *it) __weak __ksym;
+extern void bpf_iter_tcp_destroy(struct bpf_iter_tcp *it) __weak __ksym;
+extern int bpf_iter_tcp_err(struct bpf_iter_tcp *it__iter) __weak __ksym;
+extern int bpf_iter_tcp_new(struct bpf_iter_tcp *it, struct net *net__nullable) __weak __ksym;
+extern struct sock_common *bpf_iter_tcp_next(struct bpf_iter_tcp *it) __weak __ksym;
+extern void bpf_iter_udp_destroy(struct bpf_iter_udp *it) __weak __ksym;
+extern int bpf_iter_udp_err(struct bpf_iter_udp *it__iter) __weak __ksym;
+extern int bpf_iter_udp_new(struct bpf_iter_udp *it, struct net *net__nullable) __weak __ksym;
+extern struct sock_common *bpf_iter_udp_next(struct bpf_iter_udp *it) __weak __ksym;
 extern void bpf_kfunc_call_memb_release(struct prog_test_member *p) __weak __ksym;
 extern void bpf_kfunc_call_test_release(struct prog_test_ref_kfunc *p) __weak __ksym;
 extern struct bpf_ksock *bpf_ksock_acquire(struct bpf_ksock *ks) __weak __ksym;
