@@ -2,12 +2,18 @@
 /*
  * sockkill: find sockets in all network namespaces, and destroy them.
  *
- * A service's backend dies, and clients in any pod still hang on connections to it.
+ * A service's backend dies, and clients in any pod still hang on connections to it. The
+ * kernel has all TCP sockets in one table and all UDP sockets in another, whatever their
+ * namespace, but all it offers is to walk such a table for one namespace at a time: N
+ * namespaces, N walks over everybody's sockets. Here the table is walked once.
  *
+ *   sockkill_pass	runs once, by BPF_PROG_TEST_RUN, and visits each TCP and UDP socket
+ *			by the open-coded iterators of kernel/sockkill. It is attached to
+ *			nothing.
  *   sockkill_tcp,
- *   sockkill_udp	visit the sockets of one network namespace: iter/tcp and iter/udp,
- *			which the tool reads once in each namespace that it can enter. The
- *			socket is locked meanwhile.
+ *   sockkill_udp	are for kernels without them: iter/tcp and iter/udp, which the tool
+ *			reads once in each network namespace that it can enter. The socket
+ *			is locked meanwhile.
  *   sockkill_dial4, 6	the recorder: at a cgroup's connect hooks, in front of the programs
  *   sockkill_reach4, 6	that translate a service's address to that of a backend, and behind
  *   sockkill_release	them. By the socket's cookie they keep what was dialled and what was
@@ -21,7 +27,12 @@
  * finds IPv4 on IPv6 sockets too.
  *
  * A victim is destroyed only when there is room to tell of it: each has a record in a ring
- * buffer, and what did not fit is counted, left alone, and found by the next pass.
+ * buffer, and what did not fit is counted, left alone, and found by the next pass. The same
+ * holds for a socket that somebody has locked: sockkill_pass does not wait for the owner,
+ * who may sleep for ever, and gets -EBUSY.
+ *
+ * Between judging and destroying nothing is locked in sockkill_pass. A UDP client that connects
+ * elsewhere in that instant gets one ECONNABORTED for nothing.
  *
  * A record counts for a socket only as long as its peer is what was reached: who has been
  * disconnected, or connects elsewhere unseen, is judged by what it is now. The map of records
@@ -55,6 +66,8 @@ const volatile bool some_netns = true;	       /* only those in sk_netns */
 const volatile bool kernel_socks;	       /* also those that the kernel has for itself */
 const volatile bool destroy = true;	       /* else only list */
 const volatile bool recorded = true;	       /* only who reached its peer by a service */
+
+int walk_err; /* of sockkill_pass: a walk that ended too early; -errno */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -330,6 +343,31 @@ static __always_inline void visit(struct sock_common *skc, __u8 proto)
 		v.err = destroy ? bpf_sock_destroy(skc) : SK_LISTED;
 	__builtin_memcpy(told, &v, sizeof(v));
 	bpf_ringbuf_submit(told, 0);
+}
+
+SEC("syscall")
+int sockkill_pass(void *ctx)
+{
+	struct sock_common *skc;
+	struct bpf_iter_tcp tcp;
+	struct bpf_iter_udp udp;
+
+	walk_err = 0;
+	if (want[0][0] || want[0][1]) {
+		bpf_iter_tcp_new(&tcp, NULL);
+		while ((skc = bpf_iter_tcp_next(&tcp)))
+			visit(skc, IPPROTO_TCP);
+		walk_err = bpf_iter_tcp_err(&tcp);
+		bpf_iter_tcp_destroy(&tcp);
+	}
+	if (!walk_err && (want[1][0] || want[1][1])) {
+		bpf_iter_udp_new(&udp, NULL);
+		while ((skc = bpf_iter_udp_next(&udp)))
+			visit(skc, IPPROTO_UDP);
+		walk_err = bpf_iter_udp_err(&udp);
+		bpf_iter_udp_destroy(&udp);
+	}
+	return 0;
 }
 
 SEC("iter/tcp")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Sockets in all network namespaces: which are found, which are destroyed and which are not,
-# and what their owners see of it.
+# and what their owners see of it. Where the kernel has the iterators over all of them, tests
+# are run with these and by the way of kernels without.
 bats_require_minimum_version 1.5.0
 load helpers
 
@@ -13,6 +14,8 @@ setup() {
 	ip -n "$a" link set lo up
 	ip -n "$b" link set lo up
 	holders=()
+	way='' ways=(--per-netns)
+	! patched sockkill/0005 || ways+=('')
 }
 
 teardown() {
@@ -22,10 +25,10 @@ teardown() {
 	topo_down
 }
 
-sk() { # STATUS ARGUMENT...
+sk() { # STATUS ARGUMENT..., in the current way
 	local rc=$1
 	shift
-	tool "$rc" "$B/sockkill" "$@"
+	tool "$rc" "$B/sockkill" "$@" ${way:+"$way"}
 }
 
 json() { jq -e "$@" <<<"$output"; }
@@ -95,14 +98,16 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	kill -9 "${holders[-1]}"
 	wait_for 10 leaves
 	hold other "$b" listen:127.0.0.1:80 tcp:127.0.0.1:80 udp:127.0.0.1:53
-	sk 0 list state all -j
-	for ns in "$a" "$b"; do
-		diff -u <(sockets "$ns") <(listed "$ns")
+	for way in "${ways[@]}"; do
+		sk 0 list state all -j
+		for ns in "$a" "$b"; do
+			diff -u <(sockets "$ns") <(listed "$ns")
+		done
+		json '[.sockets[] | select(.state == "new-syn-recv" or .state == "syn-sent")] | length == 3'
+		json 'all(.sockets[]; .cookie != "0x0") and (.unreachable | length == 0) and
+			.totals.matched == (.sockets | length) and .totals.seen == .totals.matched'
+		json --argjson pid "${holders[2]}" 'any(.sockets[]; .pid == $pid and .command == "hold")'
 	done
-	json '[.sockets[] | select(.state == "new-syn-recv" or .state == "syn-sent")] | length == 3'
-	json 'all(.sockets[]; .cookie != "0x0") and (.unreachable | length == 0) and
-		.totals.matched == (.sockets | length) and .totals.seen == .totals.matched'
-	json --argjson pid "${holders[2]}" 'any(.sockets[]; .pid == $pid and .command == "hold")'
 }
 
 @test "sockkill: namespaces that only a process or a socket knows" {
@@ -117,42 +122,64 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 		"$B/tests/hold" listen:127.0.0.1:82 tcp:127.0.0.1:82 >"$BATS_TEST_TMPDIR/process" &
 	holders+=($!)
 	wait_for 20 grep -q ready "$BATS_TEST_TMPDIR/process"
-	sk 0 list 'dport = 82' -j
-	json '.sockets | length == 1 and all(.netns_name == "")'
-	sk 0 list 'sport = 81' state listening -j
-	json '.sockets | length == 1 and all(.netns_name == "")'
+	for way in "${ways[@]}"; do
+		sk 0 list 'dport = 82' -j
+		json '.sockets | length == 1 and all(.netns_name == "")'
+		sk 0 list 'sport = 81' state listening -j
+		json '.sockets | length == 1 and all(.netns_name == "")'
+	done
 	sk 0 kill 'sport = 81' state listening
 	happened inside "listen:127.0.0.1:81 ECONNABORTED"
+	way=--per-netns
 	sk 0 kill dport 82
 	happened process "tcp:127.0.0.1:82 ECONNABORTED" "accepted ECONNRESET"
 }
 
+# bats test_tags=base
 @test "sockkill: kill destroys what the filter says, in all namespaces, and nothing else" {
 	requires root kernel:6.5 tool:jq
 	for ns in "$a" "$b"; do
 		hold "serve-$ns" "$ns" listen:127.0.0.1:80 'listen:[::1]:80' listen:127.0.0.1:81 bind:127.0.0.1:53
 	done
-	for ns in "$a" "$b"; do
-		hold "hit-$ns" "$ns" 'tcp:127.0.0.1:80*3' mapped:127.0.0.1:80 'udp:127.0.0.1:80*2'
-		hold "spared-$ns" "$ns" tcp:127.0.0.1:81 'tcp:[::1]:80' udp:127.0.0.1:53
+	for way in "${ways[@]}"; do
+		holders=("${holders[@]:0:2}")
+		for ns in "$a" "$b"; do
+			hold "hit-$ns$way" "$ns" 'tcp:127.0.0.1:80*3' mapped:127.0.0.1:80 'udp:127.0.0.1:80*2'
+			hold "spared-$ns$way" "$ns" tcp:127.0.0.1:81 'tcp:[::1]:80' udp:127.0.0.1:53
+		done
+		sk 0 kill dst 127.0.0.1:80 --dry-run -j
+		json '.dry_run and .totals.matched == 12 and .totals.destroyed == 0 and
+			all(.sockets[]; has("result") | not)'
+		nothing_happened "hit-$a$way"
+		sk 0 kill dst 127.0.0.1:80 -j
+		json 'all(.sockets[]; .pid > 0 and .command == "hold")'
+		json '.totals | .matched == 12 and .destroyed == 12 and .busy == 0 and .failed == 0 and
+			(.netns | map(select(.matched == 6 and .destroyed == 6)) | length == 2)'
+		json --argjson one "$([ "$way" ] && echo false || echo true)" '.one_pass == $one'
+		for ns in "$a" "$b"; do
+			happened "hit-$ns$way" "tcp:127.0.0.1:80*3 "{ECONNABORTED,ECONNABORTED,ECONNABORTED} \
+				"mapped:127.0.0.1:80 ECONNABORTED" "udp:127.0.0.1:80*2 "{ECONNABORTED,ECONNABORTED}
+			nothing_happened "spared-$ns$way"
+		done
+		sk 3 kill dst 127.0.0.1:80
+		# their peers were reset, and who listens was spared
+		sk 0 list sport 80 state listening
+		sk 3 list sport 80 and not dst 127.0.0.1 and not dst ::1
+		kill -9 "${holders[@]:2}"
 	done
-	sk 0 kill dst 127.0.0.1:80 --dry-run -j
-	json '.dry_run and .totals.matched == 12 and .totals.destroyed == 0 and
-		all(.sockets[]; has("result") | not)'
-	nothing_happened "hit-$a"
-	sk 0 kill dst 127.0.0.1:80 -j
-	json 'all(.sockets[]; .pid > 0 and .command == "hold")'
-	json '.totals | .matched == 12 and .destroyed == 12 and .busy == 0 and .failed == 0 and
-		(.netns | map(select(.matched == 6 and .destroyed == 6)) | length == 2)'
-	for ns in "$a" "$b"; do
-		happened "hit-$ns" "tcp:127.0.0.1:80*3 "{ECONNABORTED,ECONNABORTED,ECONNABORTED} \
-			"mapped:127.0.0.1:80 ECONNABORTED" "udp:127.0.0.1:80*2 "{ECONNABORTED,ECONNABORTED}
-		nothing_happened "spared-$ns"
-	done
-	sk 3 kill dst 127.0.0.1:80
-	# their peers were reset, and who listens was spared
-	sk 0 list sport 80 state listening
-	sk 3 list sport 80 and not dst 127.0.0.1 and not dst ::1
+}
+
+# bats test_tags=base
+@test "sockkill: without a word it goes the way that the kernel has" {
+	requires root kernel:6.5 tool:jq
+	one=false
+	! patched sockkill/0005 || one=true
+	hold client "$a" listen:127.0.0.1:80 tcp:127.0.0.1:80
+	sk 0 --probe -j
+	json --argjson one "$one" '.ok and .needs[1].name == "one-pass" and .needs[1].present == $one'
+	sk 0 kill dport 80 -j
+	json --argjson one "$one" '.one_pass == $one and .totals.destroyed == 1'
+	happened client "tcp:127.0.0.1:80 ECONNABORTED" "accepted ECONNRESET"
 }
 
 @test "sockkill: by namespace, protocol, family, device, mark, cgroup and cookie" {
@@ -168,31 +195,35 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 		sk "$((n ? 0 : 3))" list dport 80 "$@" -j
 		json --argjson n "$n" '.sockets | length == $n'
 	}
-	count 4
-	count 3 --netns "$a"
-	count 1 --netns "/run/netns/$b"
-	count 3 --netns "pid:${holders[2]}"
-	count 1 --netns "$(stat -Lc %i "/run/netns/$b")"
-	count 4 --netns "$a" --netns "$b"
-	count 4 --netns "$a" --all-netns
-	count 3 --proto tcp
-	count 1 --proto udp
-	count 3 --family 4
-	count 1 --family 6
-	count 3 --state established --proto tcp
-	count 0 --state close-wait
-	count 4 fwmark 0
-	count 0 fwmark 1
-	count 0 dev lo
-	cookie=$(sk 0 list dport 80 --proto udp -j >/dev/null; jq -r '.sockets[0].cookie' <<<"$output")
-	count 1 cookie "$cookie"
+	for way in "${ways[@]}"; do
+		count 4
+		count 3 --netns "$a"
+		count 1 --netns "/run/netns/$b"
+		count 3 --netns "pid:${holders[2]}"
+		count 1 --netns "$(stat -Lc %i "/run/netns/$b")"
+		count 4 --netns "$a" --netns "$b"
+		count 4 --netns "$a" --all-netns
+		count 3 --proto tcp
+		count 1 --proto udp
+		count 3 --family 4
+		count 1 --family 6
+		count 3 --state established --proto tcp
+		count 0 --state close-wait
+		count 4 fwmark 0
+		count 0 fwmark 1
+		count 0 dev lo
+		cookie=$(sk 0 list dport 80 --proto udp -j >/dev/null; jq -r '.sockets[0].cookie' <<<"$output")
+		count 1 cookie "$cookie"
+	done
 	# a socket stays in the cgroup that it was made in
 	echo "$BASHPID" >"$cgroup/below/cgroup.procs"
 	hold grouped "$a" tcp:127.0.0.1:80
 	echo "$BASHPID" >/sys/fs/cgroup/cgroup.procs
-	count 1 cgroup "${cgroup##*/}"
-	count 1 cgroup "${cgroup##*/}/below"
-	count 4 not cgroup "${cgroup##*/}"
+	for way in "${ways[@]}"; do
+		count 1 cgroup "${cgroup##*/}"
+		count 1 cgroup "${cgroup##*/}/below"
+		count 4 not cgroup "${cgroup##*/}"
+	done
 	kill -9 "${holders[-1]}"
 	wait "${holders[-1]}" || :
 	rmdir "$cgroup/below" "$cgroup"
@@ -235,9 +266,11 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	requires root kernel:6.5 tool:jq
 	# 80 bytes and a header each: the ring has 1 MiB, for which UDP sockets do not count
 	hold many "$a" 'udp:127.0.0.1:53*14000'
-	sk 0 list dport 53 -j
-	json '(.sockets | length == 14000) and ([.sockets[].cookie] | unique | length == 14000) and
-		.totals.passes > 1 and .totals.untold == 0'
+	for way in "${ways[@]}"; do
+		sk 0 list dport 53 -j
+		json '(.sockets | length == 14000) and ([.sockets[].cookie] | unique | length == 14000) and
+			.totals.passes > 1 and .totals.untold == 0'
+	done
 	sk 0 kill dport 53 -j
 	json '.totals | .destroyed == 14000 and .matched == 14000 and .untold == 0'
 	wait_for 20 aborted many 14000
@@ -248,7 +281,7 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	hold server "$a" listen:127.0.0.1:80
 	hold many "$a" 'tcp:127.0.0.1:80*300'
 	for i in 1 2; do
-		"$B/sockkill" kill dport 80 -j >"$BATS_TEST_TMPDIR/$i" 3>&- 4>&- &
+		"$B/sockkill" kill dport 80 -j ${way:+"$way"} >"$BATS_TEST_TMPDIR/$i" 3>&- 4>&- &
 		holders+=($!)
 	done
 	for p in "${holders[@]: -2}"; do wait "$p" || [ $? = 3 ]; done
@@ -257,7 +290,7 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 }
 
 watch_start() { # ARGUMENT...
-	"$B/sockkill" watch --backends "$BATS_TEST_TMPDIR/list" "$@" \
+	"$B/sockkill" watch --backends "$BATS_TEST_TMPDIR/list" "$@" ${way:+"$way"} \
 		>"$BATS_TEST_TMPDIR/watch" 2>&1 3>&- 4>&- &
 	holders+=($!)
 }
@@ -359,12 +392,14 @@ vip_end() {
 	json '.on and .lost == 0 and .recorded == 6 and (.records | length == 5) and
 		([.records[] | select(.dialled == "10.96.0.10:80/tcp" and .reached == "127.0.0.1:80/tcp" and
 			.command == "hold")] | length == 2)'
-	sk 0 list service 10.96.0.10:80 -j
-	json '.sockets | length == 3'
-	sk 3 list service 10.96.0.10:81
-	sk 3 list service 10.96.0.11
-	sk 0 list dst 127.0.0.1:80 and not service 10.96.0.10 state established -j
-	json '.sockets | length == 3'
+	for way in "${ways[@]}"; do
+		sk 0 list service 10.96.0.10:80 -j
+		json '.sockets | length == 3'
+		sk 3 list service 10.96.0.10:81
+		sk 3 list service 10.96.0.11
+		sk 0 list dst 127.0.0.1:80 and not service 10.96.0.10 state established -j
+		json '.sockets | length == 3'
+	done
 	# the one that is older than the recorder is told of, and left
 	sk 1 kill dst 127.0.0.1:80 --recorded -j
 	json '.totals | .destroyed == 3 and .unrecorded == 1'

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Network namespaces, by the number of their inode: names for people, and the ways into each.
+ * Network namespaces, by the number of their inode: names for people and, for kernels without
+ * iterators over all of them, the ways into each.
  */
 #ifndef SOCKKILL_NETNS_H
 #define SOCKKILL_NETNS_H

@@ -36,13 +36,23 @@ struct pass {
 
 /* --- what the kernel has --- */
 
-bool sk_has_destroy(void)
+static bool has_kfunc(const char *name)
 {
 	struct btf *btf = btf__load_vmlinux_btf();
-	bool has = btf && btf__find_by_name_kind(btf, "bpf_sock_destroy", BTF_KIND_FUNC) > 0;
+	bool has = btf && btf__find_by_name_kind(btf, name, BTF_KIND_FUNC) > 0;
 
 	btf__free(btf);
 	return has;
+}
+
+bool sk_has_iterators(void)
+{
+	return has_kfunc("bpf_iter_tcp_new") && has_kfunc("bpf_iter_udp_new");
+}
+
+bool sk_has_destroy(void)
+{
+	return has_kfunc("bpf_sock_destroy");
 }
 
 /* --- loading --- */
@@ -108,6 +118,7 @@ static int load(struct pass *p)
 	struct sockkill *skel;
 	int err = 0;
 
+	p->result->one_pass = !job->per_netns && sk_has_iterators();
 	skel = p->skel = sockkill__open();
 	if (!skel) {
 		complain_err(errno, "BPF object", "cannot open");
@@ -120,6 +131,9 @@ static int load(struct pass *p)
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(recorder); i++)
 		bpf_program__set_autoload(recorder[i], false);
+	bpf_program__set_autoload(skel->progs.sockkill_pass, p->result->one_pass);
+	bpf_program__set_autoload(skel->progs.sockkill_tcp, !p->result->one_pass);
+	bpf_program__set_autoload(skel->progs.sockkill_udp, !p->result->one_pass);
 	memcpy((void *)skel->rodata->ops, job->filter->op, sizeof(job->filter->op));
 	memcpy((void *)skel->rodata->want, job->want, sizeof(job->want));
 	skel->rodata->nops = job->filter->nops;
@@ -254,6 +268,17 @@ static int find_owners(struct pass *p)
 }
 
 /* --- passes --- */
+
+static int over_all(struct pass *p)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	int err = bpf_prog_test_run_opts(bpf_program__fd(p->skel->progs.sockkill_pass), &opts);
+
+	err = err ?: p->skel->bss->walk_err;
+	if (err)
+		complain_err(err, "sockets", "the walk ended too early");
+	return err ? FAILED : DONE;
+}
 
 /* One walk of a program in the current namespace. 0 or -errno. */
 static int walk(struct bpf_link *link)
@@ -471,7 +496,7 @@ static int repeat(struct pass *p)
 
 	do {
 		had = r->n;
-		rc = one_by_one(p);
+		rc = r->one_pass ? over_all(p) : one_by_one(p);
 		if (rc)
 			return rc;
 		ring_buffer__consume(p->ring);
@@ -502,7 +527,14 @@ int sk_pass(const struct sk_job *job, struct sk_result *result)
 	memset(result, 0, sizeof(*result));
 	rc = load(&p);
 	if (!rc) {
-		err = read_files(&p) ?: sk_netns_collect(&p.netns, p.files, p.nfiles);
+		err = read_files(&p);
+		if (err) {
+			complain_err(err, "open files", "cannot be listed");
+			rc = FAILED;
+		}
+	}
+	if (!rc && !result->one_pass) {
+		err = sk_netns_collect(&p.netns, p.files, p.nfiles);
 		if (!err && (!p.netns.n || p.netns.ns[0].fd < 0))
 			err = -ESRCH;
 		if (err) {
@@ -513,7 +545,9 @@ int sk_pass(const struct sk_job *job, struct sk_result *result)
 	if (!rc)
 		rc = repeat(&p);
 	if (!rc) {
-		err = list_unreachable(&p) ?: add_up(result) ?: find_owners(&p);
+		if (!result->one_pass)
+			err = list_unreachable(&p);
+		err = err ?: add_up(result) ?: find_owners(&p);
 		if (err) {
 			complain_err(err, "victims", "cannot be told of");
 			rc = FAILED;

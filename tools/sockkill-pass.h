@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Passes over all sockets, by a walk in each network namespace that can be entered. Passes are
- * repeated until nothing that matches is left, or time is up.
+ * Passes over all sockets: by one program where the kernel has the iterators, else by a walk in
+ * each network namespace that can be entered. Passes are repeated until nothing that matches is
+ * left, or time is up.
  */
 #ifndef SOCKKILL_PASS_H
 #define SOCKKILL_PASS_H
@@ -26,6 +27,7 @@ struct sk_job {
 	bool recorded;			/* only who reached its peer by a service */
 	int records;			/* the recorder's map; -1: there is none */
 	bool destroy;
+	bool per_netns;			/* as if the kernel had no iterators over all */
 	__u32 deadline;			/* ms, for what is busy; 0: one pass */
 };
 
@@ -49,6 +51,7 @@ struct sk_result {
 	size_t ntotals;
 	__u64 untold;			/* matched in the last pass, and left alone */
 	__u32 passes;
+	bool one_pass;			/* each of them over all namespaces at once */
 	struct sk_unreachable *unreachable;
 	size_t nunreachable;
 };
@@ -57,7 +60,8 @@ struct sk_result {
 int sk_pass(const struct sk_job *job, struct sk_result *result);
 void sk_result_free(struct sk_result *result);
 
-/* Whether this kernel has bpf_sock_destroy(). */
+/* What this kernel has: the iterators of kernel/sockkill, and bpf_sock_destroy(). */
+bool sk_has_iterators(void);
 bool sk_has_destroy(void);
 
 #endif

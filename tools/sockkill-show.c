@@ -150,8 +150,8 @@ json_t *sk_json(const struct sk_result *r)
 		json_object_set_new(doc, "passes", json_integer(r->passes));
 		json_object_set_new(doc, "netns", spaces);
 	}
-	return json_pack("{s:b, s:o, s:o, s:o}", "dry_run", asked.dry_run, "sockets", socks,
-			 "totals", doc, "unreachable", missing);
+	return json_pack("{s:b, s:b, s:o, s:o, s:o}", "dry_run", asked.dry_run, "one_pass",
+			 r->one_pass, "sockets", socks, "totals", doc, "unreachable", missing);
 }
 
 void sk_warn(const struct sk_result *r)

@@ -139,6 +139,8 @@ static int probe(void)
 {
 	const struct need needs[] = {
 		{"destroy", "bpf_sock_destroy() (Linux 6.5)", sk_has_destroy(), false},
+		{"one-pass", "kernel/sockkill; without it each network namespace is entered and walked",
+		 sk_has_iterators(), true},
 	};
 
 	return report_needs(needs, ARRAY_SIZE(needs));
@@ -155,6 +157,7 @@ enum {
 	OPT_FORCE,
 	OPT_DEADLINE,
 	OPT_KERNEL,
+	OPT_PER_NETNS,
 	OPT_BACKENDS,
 	OPT_NAME,
 	OPT_INTERVAL,
@@ -187,6 +190,8 @@ static const struct argp_option options[] = {
 	 0},
 	{"fresh", OPT_FRESH, NULL, 0, "watch: forget what an earlier one has seen", 0},
 	{"kernel", OPT_KERNEL, NULL, 0, "also sockets of the kernel itself, as of NFS", 0},
+	{"per-netns", OPT_PER_NETNS, NULL, 0,
+	 "enter and walk each network namespace, as on a kernel without kernel/sockkill", 0},
 	{}};
 
 static void netns_option(struct argp_state *state, const char *arg)
@@ -243,6 +248,9 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_KERNEL:
 		sk_defaults.kernel_socks = true;
+		break;
+	case OPT_PER_NETNS:
+		sk_defaults.per_netns = true;
 		break;
 	case OPT_BACKENDS:
 		env.backends = arg;
