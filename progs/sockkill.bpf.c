@@ -67,7 +67,7 @@ const volatile bool kernel_socks;	       /* also those that the kernel has for i
 const volatile bool destroy = true;	       /* else only list */
 const volatile bool recorded = true;	       /* only who reached its peer by a service */
 
-int walk_err; /* of sockkill_pass: a walk that ended too early; -errno */
+int walk_err; /* of sockkill_pass: sockets were left out; -errno */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -360,11 +360,11 @@ int sockkill_pass(void *ctx)
 		walk_err = bpf_iter_tcp_err(&tcp);
 		bpf_iter_tcp_destroy(&tcp);
 	}
-	if (!walk_err && (want[1][0] || want[1][1])) {
+	if (want[1][0] || want[1][1]) {
 		bpf_iter_udp_new(&udp, NULL);
 		while ((skc = bpf_iter_udp_next(&udp)))
 			visit(skc, IPPROTO_UDP);
-		walk_err = bpf_iter_udp_err(&udp);
+		walk_err = walk_err ?: bpf_iter_udp_err(&udp);
 		bpf_iter_udp_destroy(&udp);
 	}
 	return 0;

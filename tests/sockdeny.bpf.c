@@ -290,6 +290,23 @@ int good_two(void *ctx)
 }
 
 SEC("?syscall")
+int good_nets(void *ctx)
+{
+	struct net *net;
+
+	bpf_for_each(net, net)
+		sink += net->net_cookie;
+	return 0;
+}
+
+SEC("?syscall")
+int good_nothing(void *ctx)
+{
+	sink++;
+	return 0;
+}
+
+SEC("?syscall")
 int good_cast(void *ctx)
 {
 	struct sock_common *skc;

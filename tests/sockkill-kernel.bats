@@ -21,6 +21,12 @@ iter() {
 	[[ $output == ok* && $output != *"not ok"* ]]
 }
 
+@test "sockkill: a container to which BPF is delegated does not see the others" {
+	tool 0 "$B/tests/sockdeny" -t
+	echo "$output"
+	[ "$(grep -c ^ok <<<"$output")" = 3 ]
+}
+
 @test "sockkill: each namespace and socket is seen once, in one pass and per namespace" {
 	iter walk
 }

@@ -178,7 +178,23 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	sk 0 --probe -j
 	json --argjson one "$one" '.ok and .needs[1].name == "one-pass" and .needs[1].present == $one'
 	sk 0 kill dport 80 -j
-	json --argjson one "$one" '.one_pass == $one and .totals.destroyed == 1'
+	json --argjson one "$one" '.one_pass == $one and .totals.destroyed == 1 and .incomplete == null'
+	happened client "tcp:127.0.0.1:80 ECONNABORTED" "accepted ECONNRESET"
+}
+
+@test "sockkill: one pass needs CAP_BPF and CAP_PERFMON, and no more" {
+	requires root tool:jq tool:setpriv
+	patched sockkill/0005
+	as() { # STATUS CAPABILITIES ARGUMENT...
+		tool "$1" /usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups --bounding-set="-all,$2" \
+			--inh-caps="-all,$2" --ambient-caps="-all,$2" "$B/sockkill" "${@:3}"
+	}
+	hold client "$a" listen:127.0.0.1:80 tcp:127.0.0.1:80
+	as 1 +bpf kill dport 80
+	[[ $stderr == *CAP_PERFMON* ]]
+	nothing_happened client
+	as 0 +bpf,+perfmon kill dport 80 -j
+	json '.one_pass and (.unreachable | length == 0) and .totals.destroyed == 1'
 	happened client "tcp:127.0.0.1:80 ECONNABORTED" "accepted ECONNRESET"
 }
 

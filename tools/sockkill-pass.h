@@ -52,6 +52,7 @@ struct sk_result {
 	__u64 untold;			/* matched in the last pass, and left alone */
 	__u32 passes;
 	bool one_pass;			/* each of them over all namespaces at once */
+	int incomplete;			/* an errno: the last one has left sockets out */
 	struct sk_unreachable *unreachable;
 	size_t nunreachable;
 };

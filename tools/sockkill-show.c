@@ -150,8 +150,9 @@ json_t *sk_json(const struct sk_result *r)
 		json_object_set_new(doc, "passes", json_integer(r->passes));
 		json_object_set_new(doc, "netns", spaces);
 	}
-	return json_pack("{s:b, s:b, s:o, s:o, s:o}", "dry_run", asked.dry_run, "one_pass",
-			 r->one_pass, "sockets", socks, "totals", doc, "unreachable", missing);
+	return json_pack("{s:b, s:b, s:o, s:o, s:o, s:s?}", "dry_run", asked.dry_run, "one_pass",
+			 r->one_pass, "sockets", socks, "totals", doc, "unreachable", missing,
+			 "incomplete", r->incomplete ? strerror(r->incomplete) : NULL);
 }
 
 void sk_warn(const struct sk_result *r)
@@ -166,6 +167,9 @@ void sk_warn(const struct sk_result *r)
 	if (r->nunreachable && !r->unreachable[r->nunreachable - 1].netns)
 		complain("the network namespaces of some processes are hidden: CAP_SYS_PTRACE and "
 			 "the host's PID namespace are needed");
+	if (r->incomplete)
+		complain("some sockets were not seen: too many in one place, or no memory for them: "
+			 "%s", strerror(r->incomplete));
 	if (r->untold)
 		complain("%llu sockets were left alone: no room to tell of them",
 			 (unsigned long long)r->untold);

@@ -152,7 +152,7 @@ static int destroy(const struct sk_backends *list, const struct sk_backends *lef
 	job.nbackends = list->n;
 	job.destroy = !asked.dry_run;
 	rc = sk_pass(&job, &result);
-	if (!rc && (left->n || result.n || result.untold)) {
+	if (!rc && (left->n || result.n || result.untold || result.incomplete)) {
 		sk_warn(&result);
 		if (asked.json) {
 			names = json_array();

@@ -112,7 +112,8 @@ static int find(int argc, char **argv, bool destroy)
 			rc = json_out(sk_json(&result));
 		else
 			sk_text(&job, &result);
-		if (!rc && destroy && (left || result.untold || result.nunreachable))
+		left += result.untold + result.nunreachable;
+		if (!rc && destroy && (left || result.incomplete))
 			rc = FAILED;
 		else if (!rc && !result.n)
 			rc = NOTHING;
