@@ -2,15 +2,13 @@
 /*
  * Sockets in several network namespaces, and what loops over them in sockiter.bpf.c
  * see and destroy. Each test is a verb; "ok" and "not ok" lines tell of its steps.
- * usage: sockiter walk | kill | contexts | seq | busy | storm SECONDS | bench N S
+ * usage: sockiter walk | kill | contexts | seq | busy | storm SECONDS
  */
-#include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -29,10 +27,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sockets.h"
 #include "sockiter.h"
 #include "sockiter.skel.h"
 
-enum { VICTIM = 7777, BYSTANDER = 8888, GROUP = 9999, DEFERRED = 6666, GROUP_SIZE = 1200 };
+enum { DEFERRED = 6666, GROUP_SIZE = 1200 };
 
 #define NETS 6		/* two with tables of their own, two with one of them */
 
@@ -53,45 +52,6 @@ static void ok(bool good, const char *fmt, ...)
 	failed |= !good;
 }
 
-#define must(x) ({									\
-	long r_ = (long)(x);								\
-	if (r_ < 0) {									\
-		fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #x, strerror(errno));	\
-		exit(EXIT_FAILURE);							\
-	}										\
-	r_;										\
-})
-
-static void put_file(const char *path, const char *value)
-{
-	int fd = must(open(path, O_WRONLY));
-
-	must(write(fd, value, strlen(value)));
-	close(fd);
-}
-
-static void lo_up(void)
-{
-	struct ifreq req = { .ifr_name = "lo", .ifr_flags = IFF_UP };
-	int s = must(socket(AF_INET, SOCK_DGRAM, 0));
-
-	must(ioctl(s, SIOCSIFFLAGS, &req));
-	close(s);
-}
-
-static int new_net(bool own_tcp, bool own_udp)
-{
-	int fd;
-
-	put_file("/proc/sys/net/ipv4/tcp_child_ehash_entries", own_tcp ? "64" : "0");
-	put_file("/proc/sys/net/ipv4/udp_child_hash_entries", own_udp ? "128" : "0");
-	must(unshare(CLONE_NEWNET));
-	lo_up();
-	fd = must(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
-	must(setns(home, CLONE_NEWNET));
-	return fd;
-}
-
 static __u64 cookie(int s)
 {
 	socklen_t len = sizeof(__u64);
@@ -99,71 +59,6 @@ static __u64 cookie(int s)
 
 	must(getsockopt(s, SOL_SOCKET, SO_COOKIE, &c, &len));
 	return c;
-}
-
-static int sock_err(int s)
-{
-	socklen_t len = sizeof(int);
-	int err;
-
-	must(getsockopt(s, SOL_SOCKET, SO_ERROR, &err, &len));
-	return err;
-}
-
-static int tcp_state(int s)
-{
-	struct tcp_info info;
-	socklen_t len = sizeof(info);
-
-	must(getsockopt(s, IPPROTO_TCP, TCP_INFO, &info, &len));
-	return info.tcpi_state;
-}
-
-static socklen_t address(struct sockaddr_storage *ss, int family, int port)
-{
-	struct sockaddr_in6 *a6 = (void *)ss;
-	struct sockaddr_in *a4 = (void *)ss;
-
-	memset(ss, 0, sizeof(*ss));
-	ss->ss_family = family;
-	a4->sin_port = htons(port);
-	if (family == AF_INET) {
-		a4->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-		return sizeof(*a4);
-	}
-	a6->sin6_addr = in6addr_loopback;
-	return sizeof(*a6);
-}
-
-/* A socket in the namespace that is current: bound to one port, connected to another. */
-static int sock(int family, int type, int bound, int peer)
-{
-	struct linger rst = { 1, 0 };
-	struct sockaddr_storage a;
-	int one = 1, s = must(socket(family, type | SOCK_CLOEXEC, 0));
-	socklen_t len;
-
-	setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	setsockopt(s, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
-	if (bound == GROUP)
-		setsockopt(s, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
-	if (bound) {
-		len = address(&a, family, bound);
-		must(bind(s, (void *)&a, len));
-	}
-	if (peer) {
-		len = address(&a, family, peer);
-		must(connect(s, (void *)&a, len));
-	}
-	return s;
-}
-
-static int listener(int family, int port)
-{
-	int s = sock(family, SOCK_STREAM, port, 0);
-
-	must(listen(s, 4096));
-	return s;
 }
 
 /* --- the sockets of one namespace */
@@ -221,7 +116,7 @@ static void make_site(struct site *s)
 static void make_sites(void)
 {
 	for (int i = 0; i < NETS; i++) {
-		nets[i] = new_net(i == 1 || i == 2, i == 2 || i == 3);
+		nets[i] = new_net(home, i == 1 || i == 2, i == 2 || i == 3);
 		must(setns(nets[i], CLONE_NEWNET));
 		make_site(&sites[i]);
 		must(setns(home, CLONE_NEWNET));
@@ -633,7 +528,7 @@ static void storm_nets(void)
 {
 	static unsigned int n;
 	struct site s;
-	int fd = new_net(n % 3 == 1, n % 3 == 2);
+	int fd = new_net(home, n % 3 == 1, n % 3 == 2);
 
 	n++;
 	must(setns(fd, CLONE_NEWNET));
@@ -743,75 +638,6 @@ static void test_storm(double seconds)
 	ok(killed > 0, "%d killed, %d busy, %d gone meanwhile", killed, busy, gone);
 }
 
-/* --- cost: N namespaces with S clients of the victim in each */
-
-static void iter_all(int link, int n, const int *fds)
-{
-	char buf[4096];
-
-	for (int i = 0; i < n; i++) {
-		int fd;
-
-		must(setns(fds[i], CLONE_NEWNET));
-		fd = must(bpf_iter_create(link));
-		while (must(read(fd, buf, sizeof(buf))))
-			;
-		close(fd);
-	}
-	must(setns(home, CLONE_NEWNET));
-}
-
-static void report(const char *what, int n, int s, double from)
-{
-	printf("%d %d %s %.3f ms\n", n, s, what, (now() - from) * 1e3);
-	fflush(stdout);
-}
-
-static void bench(int n, int s)
-{
-	int *fds = calloc(n, sizeof(int)), *clients = calloc((size_t)n * s, sizeof(int)), dead = 0;
-	struct bpf_link *link = bpf_program__attach_iter(skel->progs.sockiter_iter_walk, NULL);
-	struct sockiter_req r;
-	double from;
-
-	if (!fds || !clients || !link)
-		exit(EXIT_FAILURE);
-	for (int i = 0; i < n; i++) {
-		int l;
-
-		fds[i] = new_net(false, false);
-		must(setns(fds[i], CLONE_NEWNET));
-		l = listener(AF_INET, VICTIM);
-		for (int k = 0; k < s; k++)
-			clients[i * s + k] = sock(AF_INET, SOCK_STREAM, 0, VICTIM);
-		must(setns(home, CLONE_NEWNET));
-		(void)l;	/* keeps what it has not accepted */
-	}
-	for (int round = 0; round < 3; round++) {
-		from = now();
-		iter_all(bpf_link__fd(link), n, fds);
-		report("iter/tcp-per-netns-walk", n, s, from);
-		from = now();
-		r = (struct sockiter_req) { .mode = SOCKITER_NESTED, .proto = IPPROTO_TCP };
-		run_prog(skel->progs.sockiter_walk, &r);
-		report("nested-walk", n, s, from);
-		from = now();
-		r = (struct sockiter_req) { .mode = SOCKITER_ONE, .proto = IPPROTO_TCP };
-		run_prog(skel->progs.sockiter_walk, &r);
-		report("one-pass-walk", n, s, from);
-	}
-	from = now();
-	r = (struct sockiter_req) {
-		.mode = SOCKITER_ONE, .proto = IPPROTO_TCP, .dport = VICTIM, .kill = 1,
-	};
-	run_prog(skel->progs.sockiter_walk, &r);
-	report("one-pass-kill", n, s, from);
-	for (int i = 0; i < n * s; i++)
-		dead += tcp_state(clients[i]) == TCP_CLOSE;
-	ok(dead == n * s && r.killed == (__u32)(n * s), "%d of %d dead, %u killed", dead, n * s,
-	   r.killed);
-}
-
 int main(int argc, char **argv)
 {
 	struct rlimit files = { 1 << 20, 1 << 20 };
@@ -841,8 +667,6 @@ int main(int argc, char **argv)
 		test_busy();
 	else if (!strcmp(verb, "storm") && argc > 2)
 		test_storm(atof(argv[2]));
-	else if (!strcmp(verb, "bench") && argc > 3)
-		bench(atoi(argv[2]), atoi(argv[3]));
 	else
 		return 2;
 	sockiter__destroy(skel);
