@@ -7,12 +7,9 @@
  */
 #include "common.bpf.h"
 #include <bpf/bpf_tracing.h>
-#include "sockiter.h"
+#include "sockiter.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-#define ENOENT	2
-#define EBUSY	16
 
 const volatile __u32 pid;
 
@@ -46,30 +43,6 @@ static __always_inline void count(void *map, __u64 cookie)
 		(*n)++;
 	else
 		bpf_map_update_elem(map, &cookie, &one, BPF_ANY);
-}
-
-static __always_inline bool match(struct sockiter_req *r, struct sock_common *skc)
-{
-	__u16 lport = skc->skc_num, dport = bpf_ntohs(skc->skc_dport);
-
-	return (r->lport && lport == r->lport) || (r->dport && dport == r->dport);
-}
-
-static __always_inline void account(struct sockiter_req *r, int err)
-{
-	switch (err) {
-	case 0:
-		r->killed++;
-		break;
-	case -EBUSY:
-		r->busy++;
-		break;
-	case -ENOENT:
-		r->gone++;
-		break;
-	default:
-		r->err = err;
-	}
 }
 
 static __always_inline void visit(struct sockiter_req *r, struct sock_common *skc)
@@ -137,34 +110,6 @@ SEC("syscall")
 int sockiter_run(struct sockiter_req *ctx)
 {
 	run(ctx);
-	return 0;
-}
-
-/* The cost of a loop: nothing but ports is looked at. */
-static __always_inline void glance(struct sockiter_req *r, struct sock_common *skc)
-{
-	r->seen++;
-	if (!match(r, skc))
-		return;
-	r->matched++;
-	if (r->kill)
-		account(r, bpf_sock_destroy(skc));
-}
-
-SEC("syscall")
-int sockiter_walk(struct sockiter_req *ctx)
-{
-	struct sock_common *skc;
-	struct net *net;
-
-	if (ctx->mode == SOCKITER_ONE) {
-		bpf_for_each(tcp, skc, NULL)
-			glance(ctx, skc);
-		return 0;
-	}
-	bpf_for_each(net, net)
-		bpf_for_each(tcp, skc, net)
-			glance(ctx, skc);
 	return 0;
 }
 
@@ -255,16 +200,6 @@ int sockiter_iter_tcp(struct bpf_iter__tcp *ctx)
 
 	if (skc)
 		visit(&req, skc);
-	return 0;
-}
-
-SEC("iter/tcp")
-int sockiter_iter_walk(struct bpf_iter__tcp *ctx)
-{
-	struct sock_common *skc = ctx->sk_common;
-
-	if (skc)
-		glance(&req, skc);
 	return 0;
 }
 
