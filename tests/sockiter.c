@@ -27,39 +27,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "sockets.h"
-#include "sockiter.h"
-#include "sockiter.skel.h"
+#include "sockrun.h"
 
 enum { DEFERRED = 6666, GROUP_SIZE = 1200 };
 
 #define NETS 6		/* two with tables of their own, two with one of them */
 
-static struct sockiter *skel;
 static int nets[NETS], home;
-static bool failed;
-
-static void ok(bool good, const char *fmt, ...)
-{
-	va_list args;
-
-	printf("%s ", good ? "ok" : "not ok");
-	va_start(args, fmt);
-	vprintf(fmt, args);
-	va_end(args);
-	putchar('\n');
-	fflush(stdout);
-	failed |= !good;
-}
-
-static __u64 cookie(int s)
-{
-	socklen_t len = sizeof(__u64);
-	__u64 c;
-
-	must(getsockopt(s, SOL_SOCKET, SO_COOKIE, &c, &len));
-	return c;
-}
 
 /* --- the sockets of one namespace */
 
@@ -124,61 +98,6 @@ static void make_sites(void)
 }
 
 /* --- loops */
-
-static void forget(struct bpf_map *map)
-{
-	int fd = bpf_map__fd(map);
-	__u64 key;
-
-	while (!bpf_map_get_next_key(fd, NULL, &key))
-		bpf_map_delete_elem(fd, &key);
-}
-
-static __u32 times(struct bpf_map *map, __u64 key)
-{
-	__u32 n = 0;
-
-	bpf_map_lookup_elem(bpf_map__fd(map), &key, &n);
-	return n;
-}
-
-/* The number of keys that were seen more often than once. */
-static int repeats(struct bpf_map *map)
-{
-	__u64 key, *prev = NULL;
-	int n = 0;
-
-	while (!bpf_map_get_next_key(bpf_map__fd(map), prev, &key)) {
-		n += times(map, key) > 1;
-		prev = &key;
-	}
-	return n;
-}
-
-static void run_prog(struct bpf_program *prog, struct sockiter_req *req)
-{
-	/* The kernel writes the answer where it read the request. */
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = req, .ctx_size_in = sizeof(*req));
-
-	must(bpf_prog_test_run_opts(bpf_program__fd(prog), &opts));
-}
-
-static struct sockiter_req run(int mode, int proto, int kill, int lport, int dport)
-{
-	struct sockiter_req req = {
-		.mode = mode, .proto = proto, .kill = kill, .lport = lport, .dport = dport,
-	};
-
-	forget(skel->maps.cookies);
-	forget(skel->maps.net_cookies);
-	run_prog(skel->progs.sockiter_run, &req);
-	return req;
-}
-
-static bool once(int s)
-{
-	return times(skel->maps.cookies, cookie(s)) == 1;
-}
 
 static const char *const mode_names[] = { "in one pass", "per namespace" };
 static const char *const proto_names[] = { [IPPROTO_TCP] = "TCP", [IPPROTO_UDP] = "UDP" };
