@@ -255,6 +255,26 @@ static __always_inline struct sk_total *total_of(__u32 netns)
 }
 
 /*
+ * Whether it is one that the kernel has for itself. A path of an MPTCP connection, which the
+ * kernel makes, is its owner's.
+ */
+static __always_inline bool of_kernel(struct sock *sk, __u8 proto)
+{
+	struct inet_connection_sock *icsk = bpf_core_cast(sk, struct inet_connection_sock);
+	struct mptcp_subflow_context *path;
+	char ulp[8] = "";
+
+	if (proto == IPPROTO_TCP && bpf_core_type_exists(struct mptcp_subflow_context) &&
+	    icsk->icsk_ulp_ops) {
+		bpf_core_read_str(ulp, sizeof(ulp), &icsk->icsk_ulp_ops->name);
+		path = bpf_core_cast(icsk->icsk_ulp_data, struct mptcp_subflow_context);
+		if (!__builtin_memcmp(ulp, "mptcp", 6))
+			sk = path->conn;
+	}
+	return BPF_CORE_READ_BITFIELD(sk, sk_kern_sock);
+}
+
+/*
  * Whether the socket is to be told of, as *v, and its namespace's counters as *t. Fields are
  * read in the order of what most often says no.
  */
@@ -295,7 +315,7 @@ static __always_inline bool judge(struct sock_common *skc, __u8 proto, struct sk
 	}
 	if (has_sock(skc)) {
 		sk = bpf_core_cast(skc, struct sock);
-		if (!kernel_socks && BPF_CORE_READ_BITFIELD(sk, sk_kern_sock))
+		if (!kernel_socks && of_kernel(sk, proto))
 			return false;
 		v->mark = sk->sk_mark;
 	}
