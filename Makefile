@@ -116,9 +116,10 @@ $Q$1 -std=gnu11 $(CPPFLAGS) $2 $(WARN) -MMD -MP -c $< -o $@
 endef
 HEADERS := $(UAPI)/linux/version.h $(LIBS)
 SKELS	:= $(FEATURES:%=skel/%.skel.h)
+TESTSKELS := $(patsubst tests/%.bpf.c,$B/tests/%.skel.h,$(wildcard tests/*.bpf.c tests/bench/*.bpf.c))
 $B/obj/%.o: tools/%.c | $(HEADERS) $(SKELS)
 	$(call object,$(CC),$(CFLAGS))
-$B/tests/%.o: tests/%.c | $(HEADERS)
+$B/tests/%.o: tests/%.c | $(HEADERS) $(TESTSKELS)
 	$(call object,$(CC),$(CFLAGS))
 $B/san/%.o: tools/%.c | $(HEADERS) $(SKELS)
 	$(call object,$(CC),$(SANFLAGS))
@@ -128,8 +129,6 @@ $B/fuzzobj/%.o: tools/%.c | $(HEADERS) $(SKELS)
 	$(call object,$(CLANG),$(SANFLAGS) -fsanitize=fuzzer-no-link)
 $B/fuzzobj/fuzz/%.o: tests/fuzz/%.c | $(HEADERS)
 	$(call object,$(CLANG),$(SANFLAGS) -fsanitize=fuzzer-no-link)
-$(foreach t,$(patsubst tests/%.bpf.c,%,$(wildcard tests/*.bpf.c tests/bench/*.bpf.c)),\
-	$(eval $B/tests/$t.o: | $B/tests/$t.skel.h))
 
 .SECONDEXPANSION:
 define link

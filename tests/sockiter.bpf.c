@@ -61,7 +61,7 @@ static __always_inline void walk_tcp(struct sockiter_req *r, struct net *net)
 	struct bpf_iter_tcp it;
 	struct sock_common *skc;
 
-	bpf_iter_tcp_new(&it, net);
+	r->made = bpf_iter_tcp_new(&it, net);
 	while ((skc = bpf_iter_tcp_next(&it)))
 		visit(r, skc);
 	r->err = bpf_iter_tcp_err(&it) ?: r->err;
@@ -74,7 +74,7 @@ static __always_inline void walk_udp(struct sockiter_req *r, struct net *net)
 	struct bpf_iter_udp it;
 	struct sock_common *skc;
 
-	bpf_iter_udp_new(&it, net);
+	r->made = bpf_iter_udp_new(&it, net);
 	while ((skc = bpf_iter_udp_next(&it)))
 		visit(r, skc);
 	r->err = bpf_iter_udp_err(&it) ?: r->err;

@@ -22,9 +22,10 @@ struct sockiter_req {
 	__u32 killed;
 	__u32 busy;
 	__u32 gone;
+	__s32 made;		/* what bpf_iter_*_new() said, the last time */
 	__s32 err;		/* of an iterator, or the last one of bpf_sock_destroy() */
 };
 
-_Static_assert(sizeof(struct sockiter_req) == 48, "no padding");
+_Static_assert(sizeof(struct sockiter_req) == 52, "no padding");
 
 #endif
