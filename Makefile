@@ -183,9 +183,13 @@ kernel-export:				## write kernel/F from the commits in build/linux; FEATURE=F f
 vmlinux: $(BPFTOOL)			## regenerate vmlinux/vmlinux.h from our kernel
 	$Qkernel/build types
 
+STRESS_SECONDS ?= 600
 BENCHBINS := $(patsubst tests/%.c,$B/tests/%,$(filter-out %.bpf.c,$(wildcard tests/bench/*.c)))
 bench-%: all $(BENCHBINS) $(if $(filter 1,$(VM)),kernel)	## measure feature F, as root; VM=1: in the VM, in instructions
 	$Qtests/bench/$*
+
+stress-%: testbins kernel-debug		## feature F at length, on the debug kernel; STRESS_SECONDS=N for each part
+	tests/vm -d -t 86400 tests/stress/$* $(STRESS_SECONDS)
 
 veristat: testbins kernel		## record the verifier's cost in tests/veristat.csv
 	$Qtests/vm veristat -q -o csv -e file,prog,verdict,insns $B/obj/*.bpf.o >$B/veristat.csv
