@@ -386,16 +386,20 @@ static int read_totals(struct pass *p)
 	struct bpf_map *map = p->skel->maps.sk_totals;
 	struct sk_result *r = p->result;
 	struct sk_netns_total *more;
-	struct sk_total t, zero = {};
-	__u32 key, *prev = NULL;
+	struct sk_total t;
+	int err;
+	__u32 key;
 
 	r->untold = 0;
-	while (!bpf_map__get_next_key(map, prev, &key, sizeof(key))) {
-		prev = &key;
-		if (bpf_map__lookup_elem(map, &key, sizeof(key), &t, sizeof(t), 0))
-			continue;
+	/*
+	 * An entry that is written anew goes to the front of its bucket: a loop that left it in
+	 * the map would not end where two share one.
+	 */
+	while (!bpf_map__get_next_key(map, NULL, &key, sizeof(key))) {
+		err = bpf_map__lookup_and_delete_elem(map, &key, sizeof(key), &t, sizeof(t), 0);
+		if (err)
+			return err;
 		r->untold += t.untold;
-		bpf_map__update_elem(map, &key, sizeof(key), &zero, sizeof(zero), BPF_EXIST);
 		if (r->passes)
 			continue;
 		more = realloc(r->total, (r->ntotals + 1) * sizeof(*more));
