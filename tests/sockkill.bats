@@ -292,6 +292,28 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	wait_for 20 aborted many 14000
 }
 
+# bats test_tags=nodebug
+@test "sockkill: totals of 600 namespaces, of which some share a bucket of the map" {
+	requires root kernel:6.5 tool:jq tool:python3
+	python3 - >"$BATS_TEST_TMPDIR/many" 3>&- 4>&- <<-'END' &
+		import ctypes, socket, time
+		kept = []
+		for _ in range(600):
+		    assert ctypes.CDLL(None).unshare(0x40000000) == 0	# CLONE_NEWNET
+		    kept.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+		    kept[-1].bind(('', 5353))
+		print('ready', flush=True)
+		time.sleep(3600)
+	END
+	holders+=($!)
+	wait_for 120 grep -q ready "$BATS_TEST_TMPDIR/many"
+	for way in "${ways[@]}"; do
+		sk 0 list sport 5353 state all -j
+		json '(.sockets | length == 600) and .totals.matched == 600 and
+			(.totals.netns | map(select(.matched == 1)) | length == 600)'
+	done
+}
+
 @test "sockkill: two at once destroy each socket once" {
 	requires root kernel:6.5 tool:jq
 	hold server "$a" listen:127.0.0.1:80
