@@ -264,8 +264,8 @@ static __always_inline bool of_kernel(struct sock *sk, __u8 proto)
 	struct mptcp_subflow_context *path;
 	char ulp[8] = "";
 
-	if (proto == IPPROTO_TCP && bpf_core_type_exists(struct mptcp_subflow_context) &&
-	    icsk->icsk_ulp_ops) {
+	if (proto == IPPROTO_TCP && icsk->icsk_ulp_ops &&
+	    bpf_core_type_exists(struct mptcp_subflow_context)) {
 		bpf_core_read_str(ulp, sizeof(ulp), &icsk->icsk_ulp_ops->name);
 		path = bpf_core_cast(icsk->icsk_ulp_data, struct mptcp_subflow_context);
 		if (!__builtin_memcmp(ulp, "mptcp", 6))

@@ -28,7 +28,7 @@ static const char *const kinds[] = { "mptcp", "tls", "fastopen", "sockmap", "map
 enum { PLAIN = 5555, HALF = 7001, HALF_QUEUED, HALF_LATE };	/* more ports */
 
 #define NETS 2		/* the second with a table of its own */
-#define LIMIT 60	/* seconds, for what takes none */
+#define LIMIT 40	/* seconds, for what takes none */
 
 struct pair {
 	int client, server;
@@ -453,7 +453,8 @@ static void more_fastopen(struct site *sites)
 	   "listeners and half open ones: %u matched, %u killed, %u gone, error %d", r.matched,
 	   r.killed, r.gone, r.err);
 	for (int i = 0; i < NETS; i++) {
-		ok(sock_err(child[i]) == ECONNABORTED && sock_err(sites[i].listener) == ECONNABORTED,
+		ok(sock_err(child[i]) == ECONNABORTED &&
+		   sock_err(sites[i].listener) == ECONNABORTED,
 		   "listeners and half open ones are told");
 		check_refused(client[i], "half open, accepted");
 		check_refused(late[i], "half open, not accepted");
@@ -685,7 +686,7 @@ static bool back(struct counts c, struct counts at)
 	return c.sockets <= at.sockets && c.nets <= at.nets;
 }
 
-/* A kernel without a leak: one socket that is held is what the counts must show. */
+/* One socket that is held shows that the counts would tell of a leak. */
 static void test_references(void)
 {
 	enum { SITES = 6 };
@@ -725,15 +726,14 @@ static void test_references(void)
 		close(net);
 	}
 	with = count_all();
+	/* one kind is looked at, and not destroyed */
 	for (int mode = 0; mode < 2; mode++)
-		for (int kill = 0; kill < 2; kill++)
-			for (int port = VICTIM; port < VICTIM + KINDS; port++) {
-				/* one kind is looked at, and not destroyed */
-				r = run(mode, IPPROTO_TCP, kill && port != VICTIM + MAPPED, 0, port);
-				if (r.err)
-					ok(false, "walk: error %d", r.err);
-				r = run(mode, IPPROTO_UDP, kill, port, 0);
-			}
+		for (int port = VICTIM; port < VICTIM + KINDS; port++) {
+			r = run(mode, IPPROTO_TCP, port != VICTIM + MAPPED, 0, port);
+			if (r.err)
+				ok(false, "walk: error %d", r.err);
+			run(mode, IPPROTO_UDP, 1, port, 0);
+		}
 	r = (struct sockiter_req) { .lport = PLAIN, .dport = PLAIN };
 	run_prog(skel->progs.sockiter_twice, &r);
 	kept = fds[--n];
@@ -743,10 +743,10 @@ static void test_references(void)
 	after = settle(before, 3);
 	ok(with.sockets > before.sockets + SITES * 10 && with.nets == before.nets + SITES &&
 	   !back(after, before), "one is kept: %ld of %ld sockets more, %u of %u namespaces",
-	   after.sockets - before.sockets, with.sockets - before.sockets, after.nets - before.nets,
-	   with.nets - before.nets);
+	   after.sockets - before.sockets, with.sockets - before.sockets,
+	   after.nets - before.nets, with.nets - before.nets);
 	close(kept);
-	after = settle(before, 10 * LIMIT);
+	after = settle(before, LIMIT);
 	ok(back(after, before), "none is kept: %ld sockets more, %d namespaces",
 	   after.sockets - before.sockets, (int)(after.nets - before.nets));
 }
@@ -802,7 +802,8 @@ static void *destroyer(void *arg)
 	for (int port = VICTIM; port < VICTIM + 2; port++)
 		do {
 			r = (struct sockiter_req) {
-				.mode = SOCKITER_ONE, .proto = IPPROTO_TCP, .kill = 1, .dport = port,
+				.mode = SOCKITER_ONE, .proto = IPPROTO_TCP, .kill = 1,
+				.dport = port,
 			};
 			run_prog(skel->progs.sockiter_run, &r);
 			sum->matched += r.matched;
@@ -898,8 +899,8 @@ static void round_udp(const int *crowd, struct tally *t)
 		untold += sock_err(crowd[i]) != (t->udp_rounds % 2 ? ECONNABORTED : 0);
 	}
 	if (missing || untold || r.matched != CROWD_UDP || r.err)
-		ok(false, "UDP: %d of %d missing, %d untold, %u matched, %u busy, error %d", missing,
-		   CROWD_UDP, untold, r.matched, r.busy, r.err);
+		ok(false, "UDP: %d of %d missing, %d untold, %u matched, %u busy, error %d",
+		   missing, CROWD_UDP, untold, r.matched, r.busy, r.err);
 	t->udp_wrong += missing + untold;
 	t->udp_rounds++;
 }
@@ -940,7 +941,8 @@ static void test_storm(double seconds)
 	ok(!t.wrong, "%d rounds: %d of %d victims wrong", t.rounds, t.wrong, t.victims);
 	ok(!t.udp_wrong, "%d rounds of %d UDP sockets: %d wrong", t.udp_rounds, CROWD_UDP,
 	   t.udp_wrong);
-	ok(t.nested > 0, "%d busy, %d gone meanwhile, %d by nested loops", t.busy, t.gone, t.nested);
+	ok(t.nested > 0, "%d busy, %d gone meanwhile, %d by nested loops", t.busy, t.gone,
+	   t.nested);
 }
 
 int main(int argc, char **argv)
