@@ -164,7 +164,7 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 		sk 3 kill dst 127.0.0.1:80
 		# their peers were reset, and who listens was spared
 		sk 0 list sport 80 state listening
-		sk 3 list sport 80 and not dst 127.0.0.1 and not dst ::1
+		sk 3 list sport 80 and not dst 127.0.0.1 and not dst ::1 --netns "$a" --netns "$b"
 		kill -9 "${holders[@]:2}"
 	done
 }
