@@ -94,6 +94,8 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	hold lost "$a" listen:127.0.0.1:83
 	hold ask "$a" 'tcp:127.0.0.1:80*2' 'tcp:[::1]:81' mapped:127.0.0.1:80 'udp:127.0.0.1:53*2' \
 		'udp:[::1]:54' syn:192.0.2.9:9 syn:127.0.0.1:83
+	# what its owner has left must stay for both lists, on a slow machine too: two minutes
+	ip netns exec "$a" sysctl -qw net.ipv4.tcp_fin_timeout=120
 	hold gone "$a" tcp:127.0.0.1:80
 	kill -9 "${holders[-1]}"
 	wait_for 10 leaves
