@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id cf5e2c4e4dce, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id 96ff4df2c1df, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -29446,6 +29446,10 @@ struct bpf_iter_seq_task_vma_info {
 	long unsigned int prev_vm_end;
 };
 
+struct bpf_iter_sk_match {
+	__u64 __opaque[1];
+};
+
 struct bpf_iter_target_info {
 	struct list_head list;
 	const struct bpf_iter_reg *reg_info;
@@ -32271,6 +32275,15 @@ struct sk_walk;
 
 struct bpf_sk_iter_kern {
 	struct sk_walk *walk;
+};
+
+struct bpf_sk_match {
+	u16 proto;
+	u16 family;
+	__be16 dport;
+	u16 flags;
+	u32 states;
+	__be32 daddr[4];
 };
 
 struct bpf_sk_storage_diag {
@@ -68759,6 +68772,8 @@ struct sk_walk {
 	unsigned int bucket;
 	unsigned int mask;
 	int err;
+	bool filter;
+	struct bpf_sk_match match;
 	unsigned int cur;
 	unsigned int cnt;
 	unsigned int max;
@@ -83308,6 +83323,10 @@ extern struct net *bpf_iter_net_next(struct bpf_iter_net *it) __weak __ksym;
 extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __weak __ksym;
 extern int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __weak __ksym;
 extern int *bpf_iter_num_next(struct bpf_iter_num *it) __weak __ksym;
+extern void bpf_iter_sk_match_destroy(struct bpf_iter_sk_match *it) __weak __ksym;
+extern int bpf_iter_sk_match_err(struct bpf_iter_sk_match *it__iter) __weak __ksym;
+extern int bpf_iter_sk_match_new(struct bpf_iter_sk_match *it, struct net *net__nullable, const struct bpf_sk_match *match, u32 match__sz) __weak __ksym;
+extern struct sock_common *bpf_iter_sk_match_next(struct bpf_iter_sk_match *it) __weak __ksym;
 extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __weak __ksym;
 extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task__nullable, unsigned int flags) __weak __ksym;
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __weak __ksym;
