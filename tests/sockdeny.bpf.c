@@ -113,6 +113,32 @@ int after_next_subprog(void *ctx)
 }
 
 SEC("?syscall")
+int after_next_match(void *ctx)
+{
+	struct bpf_sk_match m = {.proto = IPPROTO_UDP};
+	struct sock_common *skc, *prev = NULL;
+
+	bpf_for_each(sk_match, skc, NULL, &m, sizeof(m)) {
+		if (prev)
+			bpf_sock_destroy(prev);
+		prev = skc;
+	}
+	return 0;
+}
+
+/* More than there is on the stack. */
+SEC("?syscall")
+int match_beyond(void *ctx)
+{
+	struct bpf_sk_match m = {.proto = IPPROTO_UDP};
+	struct sock_common *skc;
+
+	bpf_for_each(sk_match, skc, NULL, &m, sizeof(m) + 16)
+		sink++;
+	return 0;
+}
+
+SEC("?syscall")
 int in_rcu(void *ctx)
 {
 	struct sock_common *skc;

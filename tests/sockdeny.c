@@ -32,6 +32,8 @@ static const struct {
 	{ "after_next_cast", "R1 type=scalar expected=" },
 	{ "net_after_next", "R2 is scalar expected STRUCT net" },
 	{ "after_next_subprog", "R1 is scalar expected STRUCT sock_common" },
+	{ "after_next_match", "R1 is scalar expected STRUCT sock_common" },
+	{ "match_beyond", "invalid read from stack" },
 	{ "in_rcu", "kernel func bpf_sock_destroy is sleepable within rcu_read_lock region" },
 	{ "in_preempt", "kernel func bpf_sock_destroy is sleepable within non-preemptible region" },
 	{ "in_irq", "kernel func bpf_sock_destroy is sleepable within IRQ-disabled region" },

@@ -82,10 +82,31 @@ static __always_inline void walk_udp(struct sockiter_req *r, struct net *net)
 	r->walks++;
 }
 
+static __always_inline void walk_match(struct sockiter_req *r, struct net *net)
+{
+	struct sockiter_match m[2] = {r->match, r->match};
+	__u32 size = r->match_size ?: sizeof(*m);
+	struct bpf_iter_sk_match it;
+	struct sock_common *skc;
+
+	if (size > sizeof(m))
+		return;
+	r->made = bpf_iter_sk_match_new(&it, net, (void *)m, size);
+	while ((skc = bpf_iter_sk_match_next(&it)))
+		visit(r, skc);
+	r->err = bpf_iter_sk_match_err(&it) ?: r->err;
+	bpf_iter_sk_match_destroy(&it);
+	r->walks++;
+}
+
 static __always_inline void run(struct sockiter_req *r)
 {
 	struct net *net;
 
+	if (r->mode == SOCKITER_MATCH) {
+		walk_match(r, NULL);
+		return;
+	}
 	if (r->mode == SOCKITER_ONE) {
 		if (r->proto == IPPROTO_TCP)
 			walk_tcp(r, NULL);
@@ -99,7 +120,9 @@ static __always_inline void run(struct sockiter_req *r)
 		count(&net_cookies, net->net_cookie);
 		if (r->mode == SOCKITER_NETS)
 			continue;
-		if (r->proto == IPPROTO_TCP)
+		if (r->mode == SOCKITER_MATCH_NESTED)
+			walk_match(r, net);
+		else if (r->proto == IPPROTO_TCP)
 			walk_tcp(r, net);
 		else
 			walk_udp(r, net);

@@ -2,7 +2,7 @@
 /*
  * Sockets in several network namespaces, and what loops over them in sockiter.bpf.c
  * see and destroy. Each test is a verb; "ok" and "not ok" lines tell of its steps.
- * usage: sockiter walk | kill | contexts | seq | busy | storm SECONDS
+ * usage: sockiter walk | match | kill | contexts | seq | busy | storm SECONDS
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -29,7 +29,7 @@
 
 #include "sockrun.h"
 
-enum { DEFERRED = 6666, GROUP_SIZE = 1200 };
+enum { DEFERRED = 6666, GROUP_SIZE = 1200, NEW_SYN_RECV = 12 };
 
 #define NETS 6		/* two with tables of their own, two with one of them */
 
@@ -41,11 +41,27 @@ struct site {
 	int listen4, listen6, listen_by, defer;
 	int client4, server4, client6, server6, client_by, server_by;
 	int half_client, half_server;	/* FIN_WAIT2 and CLOSE_WAIT */
+	int mapped, mapped_server;	/* an IPv6 socket whose peer is listen4 */
 	int deferred;			/* its peer is a request socket */
 	int udp_bound, udp_connected, udp_by, udp_free;
 };
 
 static struct site sites[NETS];
+
+/* IPv4 by an IPv6 socket */
+static int mapped_client(int port)
+{
+	struct sockaddr_in6 a = {
+		.sin6_family = AF_INET6, .sin6_port = htons(port),
+		.sin6_addr = { .s6_addr32 = { 0, 0, htonl(0xffff), htonl(INADDR_LOOPBACK) } },
+	};
+	struct linger rst = { 1, 0 };
+	int s = must(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+
+	must(setsockopt(s, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst)));
+	must(connect(s, (void *)&a, sizeof(a)));
+	return s;
+}
 
 static void make_site(struct site *s)
 {
@@ -66,6 +82,8 @@ static void make_site(struct site *s)
 	s->half_client = sock(AF_INET, SOCK_STREAM, 0, VICTIM);
 	s->half_server = must(accept(s->listen4, NULL, NULL));
 	must(shutdown(s->half_client, SHUT_WR));
+	s->mapped = mapped_client(VICTIM);
+	s->mapped_server = must(accept(s->listen4, NULL, NULL));
 
 	/* TIME_WAIT, on the side of the client */
 	fin = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -111,7 +129,8 @@ static void check_seen(int mode, int proto)
 		struct site *s = &sites[i];
 		int tcp[] = { s->listen4, s->listen6, s->listen_by, s->defer, s->client4,
 			      s->server4, s->client6, s->server6, s->client_by, s->server_by,
-			      s->half_client, s->half_server, s->deferred };
+			      s->half_client, s->half_server, s->deferred, s->mapped,
+			      s->mapped_server };
 		int udp[] = { s->udp_bound, s->udp_connected, s->udp_by };
 
 		if (proto == IPPROTO_TCP)
@@ -158,9 +177,9 @@ static void test_walk(void)
 	for (int mode = 0; mode < 2; mode++) {
 		r = run(mode, IPPROTO_TCP, 0, DEFERRED, DEFERRED);
 		ok(r.matched == 3 * NETS, "%u of %d around a request socket", r.matched, 3 * NETS);
-		/* 2 listeners, 3 connections, TIME_WAIT */
+		/* 2 listeners, 4 connections, TIME_WAIT */
 		r = run(mode, IPPROTO_TCP, 0, VICTIM, VICTIM);
-		ok(r.matched == 9 * NETS, "%u of %d of the victims", r.matched, 9 * NETS);
+		ok(r.matched == 11 * NETS, "%u of %d of the victims", r.matched, 11 * NETS);
 	}
 
 	/* More sockets in one bucket than a batch has room for at first, in two namespaces. */
@@ -193,6 +212,153 @@ static void test_walk(void)
 	}
 }
 
+/* --- loops over what matches */
+
+static struct sockiter_req run_match(int mode, struct sockiter_match m, int kill)
+{
+	struct sockiter_req req = {
+		.mode = mode, .kill = kill, .dport = VICTIM, .match = m,
+	};
+
+	forget(skel->maps.cookies);
+	run_prog(skel->progs.sockiter_run, &req);
+	return req;
+}
+
+/* Tables cannot have values in network byte order. */
+static struct sockiter_match to_net(struct sockiter_match m)
+{
+	m.dport = htons(m.dport);
+	for (int i = 0; i < 4; i++)
+		m.daddr[i] = htonl(m.daddr[i]);
+	return m;
+}
+
+#define IN_SITE(field) (1ull << (offsetof(struct site, field) / sizeof(int)))
+
+static const struct {
+	const char *name;
+	struct sockiter_match m;	/* in host order */
+	__u64 found;		/* of each site */
+	int unnamed;		/* sockets without a descriptor, in each site */
+} matches[] = {
+	{ "IPv4 peer and port",
+	  { .proto = IPPROTO_TCP, .family = AF_INET, .dport = VICTIM,
+	    .daddr = { INADDR_LOOPBACK } },
+	  IN_SITE(client4) | IN_SITE(half_client) | IN_SITE(mapped), 0 },
+	{ "IPv4 peer",
+	  { .proto = IPPROTO_TCP, .family = AF_INET, .daddr = { INADDR_LOOPBACK } },
+	  IN_SITE(client4) | IN_SITE(server4) | IN_SITE(client_by) | IN_SITE(server_by) |
+	  IN_SITE(half_client) | IN_SITE(half_server) | IN_SITE(deferred) | IN_SITE(mapped) |
+	  IN_SITE(mapped_server), 0 },
+	{ "IPv4 peer that nobody has",
+	  { .proto = IPPROTO_TCP, .family = AF_INET, .daddr = { 0x7f000007 } }, 0, 0 },
+	{ "IPv6 peer and port",
+	  { .proto = IPPROTO_TCP, .family = AF_INET6, .dport = VICTIM,
+	    .daddr = { 0, 0, 0, 1 } },
+	  IN_SITE(client6), 0 },
+	{ "IPv6, written as IPv4 is",
+	  { .proto = IPPROTO_TCP, .family = AF_INET6,
+	    .daddr = { 0, 0, 0xffff, INADDR_LOOPBACK } }, 0, 0 },
+	{ "any IPv6 peer",
+	  { .proto = IPPROTO_TCP, .family = AF_INET6, .dport = VICTIM },
+	  IN_SITE(client6), 0 },
+	{ "port",
+	  { .proto = IPPROTO_TCP, .dport = VICTIM },
+	  IN_SITE(client4) | IN_SITE(client6) | IN_SITE(half_client) | IN_SITE(mapped), 0 },
+	{ "port, TIME_WAIT",
+	  { .proto = IPPROTO_TCP, .dport = VICTIM, .states = 1 << TCP_TIME_WAIT },
+	  0, 1 },
+	{ "port, FIN_WAIT2",
+	  { .proto = IPPROTO_TCP, .dport = VICTIM, .states = 1 << TCP_FIN_WAIT2 },
+	  IN_SITE(half_client), 0 },
+	{ "request sockets", { .proto = IPPROTO_TCP, .states = 1 << NEW_SYN_RECV }, 0, 1 },
+	{ "listeners",
+	  { .proto = IPPROTO_TCP, .states = 1 << TCP_LISTEN },
+	  IN_SITE(listen4) | IN_SITE(listen6) | IN_SITE(listen_by) | IN_SITE(defer), 0 },
+	{ "listeners have no peer",
+	  { .proto = IPPROTO_TCP, .states = 1 << TCP_LISTEN, .dport = VICTIM }, 0, 0 },
+	{ "UDP peer",
+	  { .proto = IPPROTO_UDP, .family = AF_INET, .dport = VICTIM,
+	    .daddr = { INADDR_LOOPBACK } },
+	  IN_SITE(udp_connected), 0 },
+	{ "UDP without a peer",
+	  { .proto = IPPROTO_UDP, .states = 1 << TCP_CLOSE },
+	  IN_SITE(udp_bound) | IN_SITE(udp_by), 0 },
+};
+
+/* What makes no sense is refused. */
+static const struct {
+	const char *name;
+	struct sockiter_match m;
+	__u32 size;
+} nonsense[] = {
+	{ "no protocol", {}, 0 },
+	{ "another protocol", { .proto = IPPROTO_SCTP }, 0 },
+	{ "another family", { .proto = IPPROTO_TCP, .family = AF_UNIX }, 0 },
+	{ "flags", { .proto = IPPROTO_TCP, .flags = 1 }, 0 },
+	{ "unknown states", { .proto = IPPROTO_UDP, .states = 1 << 14 }, 0 },
+	{ "an address of no family", { .proto = IPPROTO_TCP, .daddr = { 1 } }, 0 },
+	{ "a long address", { .proto = IPPROTO_TCP, .family = AF_INET, .daddr = { 1, 0, 0, 1 } },
+	  0 },
+	{ "a smaller struct", { .proto = IPPROTO_TCP }, sizeof(struct sockiter_match) - 1 },
+	{ "a larger struct", { .proto = IPPROTO_TCP }, sizeof(struct sockiter_match) + 4 },
+};
+
+static void check_match(int mode, size_t n)
+{
+	struct sockiter_req r = run_match(mode, to_net(matches[n].m), 0);
+	int missing = 0, foreign = 0, want = matches[n].unnamed;
+
+	for (int i = 0; i < NETS; i++) {
+		const int *fd = (const int *)&sites[i];
+
+		for (size_t k = 0; k < sizeof(struct site) / sizeof(int); k++)
+			if (matches[n].found & 1ull << k)
+				missing += !once(fd[k]);
+			else
+				foreign += times(skel->maps.cookies, cookie(fd[k]));
+	}
+	want += __builtin_popcountll(matches[n].found);
+	ok(!missing && !foreign && r.seen == (__u32)(want * NETS) && !r.err && !r.made,
+	   "%s, %s: %u seen of %d, %d missing, %d foreign, error %d", matches[n].name,
+	   mode == SOCKITER_MATCH ? "in one pass" : "per namespace", r.seen, want * NETS,
+	   missing, foreign, r.err);
+}
+
+static void test_match(void)
+{
+	struct sockiter_req r;
+	int wrong = 0;
+
+	make_sites();
+	for (size_t n = 0; n < sizeof(matches) / sizeof(*matches); n++) {
+		check_match(SOCKITER_MATCH, n);
+		check_match(SOCKITER_MATCH_NESTED, n);
+	}
+	for (size_t n = 0; n < sizeof(nonsense) / sizeof(*nonsense); n++) {
+		r = (struct sockiter_req) {
+			.mode = SOCKITER_MATCH, .match = to_net(nonsense[n].m),
+			.match_size = nonsense[n].size,
+		};
+		run_prog(skel->progs.sockiter_run, &r);
+		ok(r.made == -EINVAL && r.err == -EINVAL && !r.seen && r.walks == 1,
+		   "%s: error %d, %u seen", nonsense[n].name, r.made, r.seen);
+	}
+
+	r = run_match(SOCKITER_MATCH, to_net(matches[0].m), 1);
+	for (int i = 0; i < NETS; i++)
+		wrong += sock_err(sites[i].client4) != ECONNABORTED ||
+			 sock_err(sites[i].mapped) != ECONNABORTED ||
+			 sock_err(sites[i].half_client) != ECONNABORTED ||
+			 tcp_state(sites[i].client6) != TCP_ESTABLISHED ||
+			 tcp_state(sites[i].client_by) != TCP_ESTABLISHED ||
+			 tcp_state(sites[i].listen4) != TCP_LISTEN;
+	ok(r.matched == 3 * NETS && r.killed == 3 * NETS && !r.err && !wrong,
+	   "destroy: %u matched, %u killed, error %d, %d namespaces wrong", r.matched, r.killed,
+	   r.err, wrong);
+}
+
 static void check_alive(void)
 {
 	int wrong = 0;
@@ -220,8 +386,8 @@ static void test_kill(void)
 		check_alive();
 
 		r = run(mode, IPPROTO_TCP, 1, 0, VICTIM);
-		/* 3 clients and TIME_WAIT; the abort of a client resets its peer */
-		ok(r.matched == 4 * NETS && r.killed == 4 * NETS && !r.err && !r.busy,
+		/* 4 clients and TIME_WAIT; the abort of a client resets its peer */
+		ok(r.matched == 5 * NETS && r.killed == 5 * NETS && !r.err && !r.busy,
 		   "clients %s: %u matched, %u killed, %u busy, error %d", mode_names[mode],
 		   r.matched, r.killed, r.busy, r.err);
 		for (int i = 0; i < NETS; i++) {
@@ -315,13 +481,13 @@ static void test_contexts(void)
 	   "fentry: %u namespaces; interrupts disabled: error %d, %u seen", r->nets, r->err,
 	   r->seen);
 	at_getpgid(skel->progs.sockiter_fentry, "fentry.s");
-	ok(skel->bss->runs == 1 && r->matched == 4 * NETS && r->killed == 4 * NETS && !r->err,
+	ok(skel->bss->runs == 1 && r->matched == 5 * NETS && r->killed == 5 * NETS && !r->err,
 	   "fentry.s: %u runs, %u matched, %u killed, error %d", skel->bss->runs, r->matched,
 	   r->killed, r->err);
 
 	make_sites();
 	at_getpgid(skel->progs.sockiter_wq, "bpf_wq");
-	ok(skel->bss->runs == 1 && r->matched == 4 * NETS && r->killed == 4 * NETS && !r->err,
+	ok(skel->bss->runs == 1 && r->matched == 5 * NETS && r->killed == 5 * NETS && !r->err,
 	   "bpf_wq: %u runs, %u matched, %u killed, error %d", skel->bss->runs, r->matched,
 	   r->killed, r->err);
 }
@@ -354,7 +520,7 @@ static void test_seq(void)
 
 	make_sites();
 	read_iter(skel->progs.sockiter_iter_tcp, nets[0], IPPROTO_TCP);
-	ok(r->matched == 4 && r->killed == 4 && !r->err &&
+	ok(r->matched == 5 && r->killed == 5 && !r->err &&
 	   sock_err(sites[0].client4) == ECONNABORTED,
 	   "iter/tcp: %u matched, %u killed, error %d", r->matched, r->killed, r->err);
 	read_iter(skel->progs.sockiter_iter_udp, nets[0], IPPROTO_UDP);
@@ -530,6 +696,10 @@ static void test_storm(double seconds)
 			for (int i = 0; i < NETS; i++)
 				bad += !once(sites[i].client4) + !once(sites[i].listen6) +
 				       !once(sites[i].half_server);
+			r = run_match(SOCKITER_MATCH + mode, to_net(matches[0].m), 0);
+			errors += r.err != 0 && r.err != -ENOENT;
+			for (int i = 0; i < NETS; i++)
+				bad += !once(sites[i].client4) + !once(sites[i].mapped);
 			r = run(mode, IPPROTO_UDP, 0, 0, 0);
 			errors += r.err != 0 && r.err != -ENOENT;
 			twice += repeats(skel->maps.cookies);
@@ -576,6 +746,8 @@ int main(int argc, char **argv)
 
 	if (!strcmp(verb, "walk"))
 		test_walk();
+	else if (!strcmp(verb, "match"))
+		test_match();
 	else if (!strcmp(verb, "kill"))
 		test_kill();
 	else if (!strcmp(verb, "contexts"))

@@ -7,6 +7,18 @@ enum {
 	SOCKITER_ONE,		/* one pass over the sockets of all namespaces */
 	SOCKITER_NESTED,	/* for each namespace one over its own */
 	SOCKITER_NETS,		/* namespaces only */
+	SOCKITER_MATCH,		/* one pass over those that the kernel finds to match */
+	SOCKITER_MATCH_NESTED,	/* for each namespace one over those of its own */
+};
+
+/* As struct bpf_sk_match */
+struct sockiter_match {
+	__u16 proto;
+	__u16 family;
+	__be16 dport;
+	__u16 flags;
+	__u32 states;
+	__be32 daddr[4];
 };
 
 struct sockiter_req {
@@ -24,8 +36,10 @@ struct sockiter_req {
 	__u32 gone;
 	__s32 made;		/* what bpf_iter_*_new() said, the last time */
 	__s32 err;		/* of an iterator, or the last one of bpf_sock_destroy() */
+	struct sockiter_match match;
+	__u32 match_size;	/* bytes, at most those of two; 0: of one */
 };
 
-_Static_assert(sizeof(struct sockiter_req) == 52, "no padding");
+_Static_assert(sizeof(struct sockiter_req) == 84, "no padding");
 
 #endif

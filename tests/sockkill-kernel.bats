@@ -36,6 +36,10 @@ kind() {
 	iter walk
 }
 
+@test "sockkill: a filter of the kernel finds whom it names, and refuses nonsense" {
+	iter match
+}
+
 @test "sockkill: what matches is destroyed in all namespaces, and nothing beside it" {
 	iter kill
 }
