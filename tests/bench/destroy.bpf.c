@@ -2,6 +2,8 @@
 /*
  * Loops over TCP sockets that only look at ports: the cheapest test there is, the same in
  * one pass over all namespaces (destroy_pass) and in a program of iter/tcp (destroy_iter).
+ * destroy_nested makes a pass over the sockets of each namespace; destroy_match leaves the
+ * test to the kernel, and repeats it, to count.
  * destroy_count counts the system calls of a process and its children, destroy_idle what the
  * CPU, of which there is one, is idle.
  */
@@ -29,17 +31,47 @@ static __always_inline void glance(struct sockiter_req *r, struct sock_common *s
 		account(r, bpf_sock_destroy(skc));
 }
 
-SEC("syscall")
-int destroy_pass(struct sockiter_req *ctx)
+static __always_inline void pass(struct sockiter_req *r, struct net *net)
 {
 	struct sock_common *skc;
 	struct bpf_iter_tcp it;
 
-	bpf_iter_tcp_new(&it, NULL);
+	bpf_iter_tcp_new(&it, net);
 	while ((skc = bpf_iter_tcp_next(&it)))
-		glance(ctx, skc);
-	ctx->err = bpf_iter_tcp_err(&it) ?: ctx->err;
+		glance(r, skc);
+	r->err = bpf_iter_tcp_err(&it) ?: r->err;
 	bpf_iter_tcp_destroy(&it);
+}
+
+SEC("syscall")
+int destroy_pass(struct sockiter_req *ctx)
+{
+	pass(ctx, NULL);
+	return 0;
+}
+
+SEC("syscall")
+int destroy_nested(struct sockiter_req *ctx)
+{
+	struct net *net;
+
+	bpf_for_each(net, net)
+		pass(ctx, net);
+	return 0;
+}
+
+SEC("syscall")
+int destroy_match(struct sockiter_req *ctx)
+{
+	struct sockiter_match m = ctx->match;
+	struct bpf_iter_sk_match it;
+	struct sock_common *skc;
+
+	bpf_iter_sk_match_new(&it, NULL, (void *)&m, sizeof(m));
+	while ((skc = bpf_iter_sk_match_next(&it)))
+		glance(ctx, skc);
+	ctx->err = bpf_iter_sk_match_err(&it) ?: ctx->err;
+	bpf_iter_sk_match_destroy(&it);
 	return 0;
 }
 

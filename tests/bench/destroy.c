@@ -16,11 +16,14 @@
  *   inet_diag		a process that enters each namespace, dumps what the kernel's filter
  *			leaves, and sends SOCK_DESTROY for it in batches
  *   iter/tcp		it reads a program of iter/tcp in each namespace
+ *   nested		it runs a program that loops over namespaces, and over the sockets of each
  *   one-pass		it runs a program that loops over the sockets of all namespaces
+ *   match		it runs one that loops over those which the kernel finds to match
  * to destroy only:
  *   tool, tool-netns	all of sockkill: it loads its programs, and finds who owns a victim
  * and to find only, where nothing matches:
  *   pass-miss		one-pass
+ *   match-miss		match
  *   iter-foreign	iter/tcp in a namespace without sockets: what it visits is not its own
  * A line "lacks CONFIG_INET_DIAG_DESTROY" tells that ss and inet_diag can only find.
  * exit: 4 when the kernel has no loop over the sockets of all namespaces; 1 when a way sees,
@@ -393,21 +396,32 @@ static void by_foreign(struct account *a)
 	to_account(&skel->bss->req, a);
 }
 
-static void by_pass(bool kill, int port, struct account *a)
+static void by_pass(struct bpf_program *prog, bool kill, int port, struct account *a)
 {
-	struct sockiter_req r = { .kill = kill, .dport = port };
+	struct sockiter_req r = {
+		.kill = kill, .dport = port,
+		.match = {
+			.proto = IPPROTO_TCP, .family = AF_INET, .dport = htons(port),
+			.daddr = { htonl(INADDR_LOOPBACK) },
+		},
+	};
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &r, .ctx_size_in = sizeof(r));
 
-	must(bpf_prog_test_run_opts(bpf_program__fd(skel->progs.destroy_pass), &opts));
+	must(bpf_prog_test_run_opts(bpf_program__fd(prog), &opts));
 	to_account(&r, a);
 }
 
 /* --- rounds */
 
-enum way { SS, DIAG, ITER, PASS, TOOL, TOOL_NETNS, PASS_MISS, ITER_FOREIGN, NWAYS };
+enum way {
+	SS, DIAG, ITER, NESTED, PASS, MATCH, TOOL, TOOL_NETNS,
+	PASS_MISS, MATCH_MISS, ITER_FOREIGN,
+	NWAYS
+};
 
 static const char *const names[NWAYS] = {
-	"ss", "inet_diag", "iter/tcp", "one-pass", "tool", "tool-netns", "pass-miss", "iter-foreign",
+	"ss", "inet_diag", "iter/tcp", "nested", "one-pass", "match", "tool", "tool-netns",
+	"pass-miss", "match-miss", "iter-foreign",
 };
 
 static __u64 now(void)
@@ -436,8 +450,10 @@ static void check(enum way way, bool kill, const struct account *a)
 	 * ss and inet_diag see no more than what they find, and with a victim its peer goes,
 	 * who is seen only when it came first.
 	 */
-	if (way != SS && way != DIAG && !kill)
-		expect(way, "seen", a->seen, way == ITER_FOREIGN ? 0 : all);
+	if (way == MATCH)
+		expect(way, "seen", a->seen, victims);
+	else if (way != SS && way != DIAG && !kill)
+		expect(way, "seen", a->seen, way == ITER_FOREIGN || way == MATCH_MISS ? 0 : all);
 	expect(way, "matched", a->matched, way < PASS_MISS ? victims : 0);
 	expect(way, "killed", a->killed, kill ? victims : 0);
 }
@@ -476,9 +492,16 @@ static __u64 go(enum way way, bool kill, bool count)
 	case ITER:
 		by_iter(kill, &a);
 		break;
+	case NESTED:
+		by_pass(skel->progs.destroy_nested, kill, VICTIM, &a);
+		break;
 	case PASS:
 	case PASS_MISS:
-		by_pass(kill, way == PASS ? VICTIM : NOBODY, &a);
+		by_pass(skel->progs.destroy_pass, kill, way == PASS ? VICTIM : NOBODY, &a);
+		break;
+	case MATCH:
+	case MATCH_MISS:
+		by_pass(skel->progs.destroy_match, kill, way == MATCH ? VICTIM : NOBODY, &a);
 		break;
 	case ITER_FOREIGN:
 		by_foreign(&a);
@@ -522,7 +545,9 @@ static bool can(enum way way, bool kill)
 	case DIAG:
 		return !kill || diag_destroys();
 	case ITER:
+	case NESTED:
 	case PASS:
+	case MATCH:
 		return true;
 	case TOOL:
 	case TOOL_NETNS:
@@ -554,7 +579,8 @@ static void rounds(int n, bool kill, bool count, char **ways)
 static bool has_iterators(void)
 {
 	struct btf *btf = btf__load_vmlinux_btf();
-	bool has = btf && btf__find_by_name_kind(btf, "bpf_iter_tcp_new", BTF_KIND_FUNC) > 0;
+	bool has = btf && btf__find_by_name_kind(btf, "bpf_iter_sk_match_new",
+						 BTF_KIND_FUNC) > 0;
 
 	btf__free(btf);
 	return has;
