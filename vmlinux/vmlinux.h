@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 96ff4df2c1df, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id 4ff83c5ccb8d, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -5445,6 +5445,20 @@ enum {
 };
 
 enum {
+	TCA_ACT_BPF_UNSPEC = 0,
+	TCA_ACT_BPF_TM = 1,
+	TCA_ACT_BPF_PARMS = 2,
+	TCA_ACT_BPF_OPS_LEN = 3,
+	TCA_ACT_BPF_OPS = 4,
+	TCA_ACT_BPF_FD = 5,
+	TCA_ACT_BPF_NAME = 6,
+	TCA_ACT_BPF_PAD = 7,
+	TCA_ACT_BPF_TAG = 8,
+	TCA_ACT_BPF_ID = 9,
+	__TCA_ACT_BPF_MAX = 10,
+};
+
+enum {
 	TCA_ACT_UNSPEC = 0,
 	TCA_ACT_KIND = 1,
 	TCA_ACT_OPTIONS = 2,
@@ -5682,6 +5696,29 @@ enum {
 };
 
 enum {
+	TCA_FQ_UNSPEC = 0,
+	TCA_FQ_PLIMIT = 1,
+	TCA_FQ_FLOW_PLIMIT = 2,
+	TCA_FQ_QUANTUM = 3,
+	TCA_FQ_INITIAL_QUANTUM = 4,
+	TCA_FQ_RATE_ENABLE = 5,
+	TCA_FQ_FLOW_DEFAULT_RATE = 6,
+	TCA_FQ_FLOW_MAX_RATE = 7,
+	TCA_FQ_BUCKETS_LOG = 8,
+	TCA_FQ_FLOW_REFILL_DELAY = 9,
+	TCA_FQ_ORPHAN_MASK = 10,
+	TCA_FQ_LOW_RATE_THRESHOLD = 11,
+	TCA_FQ_CE_THRESHOLD = 12,
+	TCA_FQ_TIMER_SLACK = 13,
+	TCA_FQ_HORIZON = 14,
+	TCA_FQ_HORIZON_DROP = 15,
+	TCA_FQ_PRIOMAP = 16,
+	TCA_FQ_WEIGHTS = 17,
+	TCA_FQ_OFFLOAD_HORIZON = 18,
+	__TCA_FQ_MAX = 19,
+};
+
+enum {
 	TCA_GACT_UNSPEC = 0,
 	TCA_GACT_TM = 1,
 	TCA_GACT_PARMS = 2,
@@ -5715,6 +5752,15 @@ enum {
 };
 
 enum {
+	TCA_MIRRED_UNSPEC = 0,
+	TCA_MIRRED_TM = 1,
+	TCA_MIRRED_PARMS = 2,
+	TCA_MIRRED_PAD = 3,
+	TCA_MIRRED_BLOCKID = 4,
+	__TCA_MIRRED_MAX = 5,
+};
+
+enum {
 	TCA_ROOT_UNSPEC = 0,
 	TCA_ROOT_TAB = 1,
 	TCA_ROOT_FLAGS = 2,
@@ -5742,6 +5788,19 @@ enum {
 	TCA_STATS_BASIC_HW = 7,
 	TCA_STATS_PKT64 = 8,
 	__TCA_STATS_MAX = 9,
+};
+
+enum {
+	TCA_TBF_UNSPEC = 0,
+	TCA_TBF_PARMS = 1,
+	TCA_TBF_RTAB = 2,
+	TCA_TBF_PTAB = 3,
+	TCA_TBF_RATE64 = 4,
+	TCA_TBF_PRATE64 = 5,
+	TCA_TBF_BURST = 6,
+	TCA_TBF_PBURST = 7,
+	TCA_TBF_PAD = 8,
+	__TCA_TBF_MAX = 9,
 };
 
 enum {
@@ -13989,6 +14048,11 @@ enum netns_bpf_attach_type {
 	MAX_NETNS_BPF_ATTACH_TYPE = 2,
 };
 
+enum new_flow {
+	NEW_FLOW = 0,
+	OLD_FLOW = 1,
+};
+
 enum nexthop_event_type {
 	NEXTHOP_EVENT_DEL = 0,
 	NEXTHOP_EVENT_REPLACE = 1,
@@ -14114,6 +14178,72 @@ enum nfnl_callback_type {
 	NFNL_CB_MUTEX = 1,
 	NFNL_CB_RCU = 2,
 	NFNL_CB_BATCH = 3,
+};
+
+enum nfqnl_attr_config {
+	NFQA_CFG_UNSPEC = 0,
+	NFQA_CFG_CMD = 1,
+	NFQA_CFG_PARAMS = 2,
+	NFQA_CFG_QUEUE_MAXLEN = 3,
+	NFQA_CFG_MASK = 4,
+	NFQA_CFG_FLAGS = 5,
+	__NFQA_CFG_MAX = 6,
+};
+
+enum nfqnl_attr_type {
+	NFQA_UNSPEC = 0,
+	NFQA_PACKET_HDR = 1,
+	NFQA_VERDICT_HDR = 2,
+	NFQA_MARK = 3,
+	NFQA_TIMESTAMP = 4,
+	NFQA_IFINDEX_INDEV = 5,
+	NFQA_IFINDEX_OUTDEV = 6,
+	NFQA_IFINDEX_PHYSINDEV = 7,
+	NFQA_IFINDEX_PHYSOUTDEV = 8,
+	NFQA_HWADDR = 9,
+	NFQA_PAYLOAD = 10,
+	NFQA_CT = 11,
+	NFQA_CT_INFO = 12,
+	NFQA_CAP_LEN = 13,
+	NFQA_SKB_INFO = 14,
+	NFQA_EXP = 15,
+	NFQA_UID = 16,
+	NFQA_GID = 17,
+	NFQA_SECCTX = 18,
+	NFQA_VLAN = 19,
+	NFQA_L2HDR = 20,
+	NFQA_PRIORITY = 21,
+	NFQA_CGROUP_CLASSID = 22,
+	__NFQA_MAX = 23,
+};
+
+enum nfqnl_config_mode {
+	NFQNL_COPY_NONE = 0,
+	NFQNL_COPY_META = 1,
+	NFQNL_COPY_PACKET = 2,
+};
+
+enum nfqnl_msg_config_cmds {
+	NFQNL_CFG_CMD_NONE = 0,
+	NFQNL_CFG_CMD_BIND = 1,
+	NFQNL_CFG_CMD_UNBIND = 2,
+	NFQNL_CFG_CMD_PF_BIND = 3,
+	NFQNL_CFG_CMD_PF_UNBIND = 4,
+};
+
+enum nfqnl_msg_types {
+	NFQNL_MSG_PACKET = 0,
+	NFQNL_MSG_VERDICT = 1,
+	NFQNL_MSG_CONFIG = 2,
+	NFQNL_MSG_VERDICT_BATCH = 3,
+	NFQNL_MSG_MAX = 4,
+};
+
+enum nfqnl_vlan_attr {
+	NFQA_VLAN_UNSPEC = 0,
+	NFQA_VLAN_PROTO = 1,
+	NFQA_VLAN_TCI = 2,
+	__NFQA_VLAN_MAX = 3,
 };
 
 enum nft_bitwise_attributes {
@@ -14514,6 +14644,15 @@ enum nft_pipapo_clone_state {
 	NFT_PIPAPO_CLONE_NEW = 0,
 	NFT_PIPAPO_CLONE_MOD = 1,
 	NFT_PIPAPO_CLONE_ERR = 2,
+};
+
+enum nft_queue_attributes {
+	NFTA_QUEUE_UNSPEC = 0,
+	NFTA_QUEUE_NUM = 1,
+	NFTA_QUEUE_TOTAL = 2,
+	NFTA_QUEUE_FLAGS = 3,
+	NFTA_QUEUE_SREG_QNUM = 4,
+	__NFTA_QUEUE_MAX = 5,
 };
 
 enum nft_range_attributes {
@@ -17279,6 +17418,13 @@ enum tc_taprio_qopt_cmd {
 	TAPRIO_CMD_DESTROY = 1,
 	TAPRIO_CMD_STATS = 2,
 	TAPRIO_CMD_QUEUE_STATS = 3,
+};
+
+enum tc_tbf_command {
+	TC_TBF_REPLACE = 0,
+	TC_TBF_DESTROY = 1,
+	TC_TBF_STATS = 2,
+	TC_TBF_GRAFT = 3,
 };
 
 enum tca_id {
@@ -44415,6 +44561,88 @@ struct fpu_state_config {
 	u64 independent_features;
 };
 
+struct fq_flow {
+	struct rb_root t_root;
+	struct sk_buff *head;
+	union {
+		struct sk_buff *tail;
+		long unsigned int age;
+	};
+	union {
+		struct rb_node fq_node;
+		u64 stat_fastpath_packets;
+	};
+	struct sock *sk;
+	u32 socket_hash;
+	int qlen;
+	int credit;
+	int band;
+	struct fq_flow *next;
+	struct rb_node rate_node;
+	u64 time_next_packet;
+};
+
+struct fq_flow_head {
+	struct fq_flow *first;
+	struct fq_flow *last;
+};
+
+struct fq_perband_flows {
+	struct fq_flow_head new_flows;
+	struct fq_flow_head old_flows;
+	int credit;
+	int quantum;
+};
+
+struct qdisc_watchdog {
+	struct hrtimer timer;
+	struct Qdisc *qdisc;
+};
+
+struct fq_sched_data {
+	u64 offload_horizon;
+	u32 quantum;
+	u32 initial_quantum;
+	u32 flow_refill_delay;
+	u32 flow_plimit;
+	long unsigned int flow_max_rate;
+	u64 ce_threshold;
+	u64 horizon;
+	u32 orphan_mask;
+	u32 low_rate_threshold;
+	struct rb_root *fq_root;
+	u8 rate_enable;
+	u8 fq_trees_log;
+	u8 horizon_drop;
+	u8 prio2band[4];
+	u32 timer_slack;
+	unsigned int band_nr;
+	struct fq_perband_flows band_flows[3];
+	struct fq_flow internal;
+	struct rb_root delayed;
+	u64 time_next_delayed_flow;
+	long unsigned int unthrottle_latency_ns;
+	u32 band_pkt_count[3];
+	u32 flows;
+	u32 inactive_flows;
+	u32 throttled_flows;
+	u64 stat_throttled;
+	struct qdisc_watchdog watchdog;
+	u64 stat_gc_flows;
+	u64 stat_band_drops[3];
+	u64 stat_ce_mark;
+	u64 stat_horizon_drops;
+	u64 stat_horizon_caps;
+	u64 stat_flows_plimit;
+	u64 stat_pkts_too_long;
+	u64 stat_allocation_errors;
+};
+
+struct fq_skb_cb {
+	u64 time_to_send;
+	u8 band;
+};
+
 struct inet_frags;
 
 struct fqdir {
@@ -46672,11 +46900,6 @@ struct htb_class {
 struct htb_level {
 	struct rb_root wait_pq;
 	struct htb_prio hprio[8];
-};
-
-struct qdisc_watchdog {
-	struct hrtimer timer;
-	struct Qdisc *qdisc;
 };
 
 struct htb_sched {
@@ -51403,6 +51626,11 @@ struct irt_routing_table {
 	u8 used;
 	u16 exclusive_irqs;
 	struct irq_info slots[0];
+};
+
+struct iter_state {
+	struct seq_net_private p;
+	unsigned int bucket;
 };
 
 struct itimerspec64 {
@@ -58737,6 +58965,8 @@ struct netdev_xmit {
 	u16 recursion;
 	u8 more;
 	u8 skip_txqueue;
+	u8 sched_mirred_nest;
+	struct net_device *sched_mirred_dev[4];
 };
 
 struct mock_phc;
@@ -59610,6 +59840,73 @@ struct nfnl_net {
 	struct sock *nfnl;
 };
 
+struct nfnl_queue_net {
+	spinlock_t instances_lock;
+	struct hlist_head instance_table[16];
+};
+
+struct nfqnl_instance {
+	struct hlist_node hlist;
+	struct rhashtable nfqnl_packet_map;
+	struct rcu_work rwork;
+	u32 peer_portid;
+	unsigned int queue_maxlen;
+	unsigned int copy_range;
+	unsigned int queue_dropped;
+	unsigned int queue_user_dropped;
+	u_int16_t queue_num;
+	u_int8_t copy_mode;
+	u_int32_t flags;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	spinlock_t lock;
+	unsigned int queue_total;
+	unsigned int id_sequence;
+	struct list_head queue_list;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+};
+
+struct nfqnl_msg_config_cmd {
+	__u8 command;
+	__u8 _pad;
+	__be16 pf;
+};
+
+struct nfqnl_msg_config_params {
+	__be32 copy_range;
+	__u8 copy_mode;
+} __attribute__((packed));
+
+struct nfqnl_msg_packet_hdr {
+	__be32 packet_id;
+	__be16 hw_protocol;
+	__u8 hook;
+} __attribute__((packed));
+
+struct nfqnl_msg_packet_hw {
+	__be16 hw_addrlen;
+	__u16 _pad;
+	__u8 hw_addr[8];
+};
+
+struct nfqnl_msg_packet_timestamp {
+	__be64 sec;
+	__be64 usec;
+};
+
+struct nfqnl_msg_verdict_hdr {
+	__be32 verdict;
+	__be32 id;
+};
+
 struct nft_array_interval;
 
 struct nft_array {
@@ -60242,6 +60539,13 @@ struct nft_pktinfo {
 	u16 nhoff;
 	u16 thoff;
 	u16 inneroff;
+};
+
+struct nft_queue {
+	u8 sreg_qnum;
+	u16 queuenum;
+	u16 queues_total;
+	u16 flags;
 };
 
 struct nft_range_expr {
@@ -64393,6 +64697,15 @@ struct plca_reply_data {
 	struct ethnl_reply_data base;
 	struct phy_plca_cfg plca_cfg;
 	struct phy_plca_status plca_st;
+};
+
+struct plug_sched_data {
+	bool unplug_indefinite;
+	bool throttled;
+	u32 limit;
+	u32 pkts_current_epoch;
+	u32 pkts_last_epoch;
+	u32 pkts_to_release;
 };
 
 struct pm_nl_pernet {
@@ -69323,6 +69636,10 @@ struct softnet_data {
 	struct napi_struct backlog;
 	long: 64;
 	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
 	struct numa_drop_counters drop_counters;
 	int defer_ipi_scheduled;
 	long: 64;
@@ -70540,6 +70857,28 @@ struct tasklet_struct {
 	long unsigned int data;
 };
 
+struct tbf_sched_data {
+	u32 limit;
+	u32 max_size;
+	s64 buffer;
+	s64 mtu;
+	struct psched_ratecfg rate;
+	struct psched_ratecfg peak;
+	s64 tokens;
+	s64 ptokens;
+	s64 t_c;
+	struct Qdisc *qdisc;
+	struct qdisc_watchdog watchdog;
+};
+
+struct tc_act_bpf {
+	__u32 index;
+	__u32 capab;
+	int action;
+	int refcnt;
+	int bindcnt;
+};
+
 struct tc_act_pernet_id {
 	struct list_head list;
 	unsigned int id;
@@ -70716,6 +71055,28 @@ struct tc_fifo_qopt_offload {
 	};
 };
 
+struct tc_fq_qd_stats {
+	__u64 gc_flows;
+	__u64 highprio_packets;
+	__u64 tcp_retrans;
+	__u64 throttled;
+	__u64 flows_plimit;
+	__u64 pkts_too_long;
+	__u64 allocation_errors;
+	__s64 time_next_delayed_flow;
+	__u32 flows;
+	__u32 inactive_flows;
+	__u32 throttled_flows;
+	__u32 unthrottle_latency_ns;
+	__u64 ce_mark;
+	__u64 horizon_drops;
+	__u64 horizon_caps;
+	__u64 fastpath_packets;
+	__u64 band_drops[3];
+	__u32 band_pkt_count[3];
+	__u32 pad;
+};
+
 struct tc_gact {
 	__u32 index;
 	__u32 capab;
@@ -70766,6 +71127,16 @@ struct tc_matchall_pcnt {
 	__u64 rhit;
 };
 
+struct tc_mirred {
+	__u32 index;
+	__u32 capab;
+	int action;
+	int refcnt;
+	int bindcnt;
+	int eaction;
+	__u32 ifindex;
+};
+
 struct tc_mq_opt_offload_graft_params {
 	long unsigned int queue;
 	u32 child_handle;
@@ -70806,6 +71177,11 @@ struct tc_pedit_key {
 	__u32 at;
 	__u32 offmask;
 	__u32 shift;
+};
+
+struct tc_plug_qopt {
+	int action;
+	__u32 limit;
 };
 
 struct tc_prio_qopt {
@@ -70862,6 +71238,32 @@ struct tc_taprio_qopt_offload {
 			size_t num_entries;
 			struct tc_taprio_sched_entry entries[0];
 		};
+	};
+};
+
+struct tc_tbf_qopt {
+	struct tc_ratespec rate;
+	struct tc_ratespec peakrate;
+	__u32 limit;
+	__u32 buffer;
+	__u32 mtu;
+};
+
+struct tc_tbf_qopt_offload_replace_params {
+	struct psched_ratecfg rate;
+	u32 max_size;
+	struct gnet_stats_queue *qstats;
+};
+
+struct tc_tbf_qopt_offload {
+	struct netlink_ext_ack *extack;
+	enum tc_tbf_command command;
+	u32 handle;
+	u32 parent;
+	union {
+		struct tc_tbf_qopt_offload_replace_params replace_params;
+		struct tc_qopt_offload_stats stats;
+		u32 child_handle;
 	};
 };
 
@@ -70995,6 +71397,25 @@ struct tcf_block_owner_item {
 	enum flow_block_binder_type binder_type;
 };
 
+struct tcf_bpf {
+	struct tc_action common;
+	struct bpf_prog *filter;
+	union {
+		u32 bpf_fd;
+		u16 bpf_num_ops;
+	};
+	struct sock_filter *bpf_ops;
+	const char *bpf_name;
+};
+
+struct tcf_bpf_cfg {
+	struct bpf_prog *filter;
+	struct sock_filter *bpf_ops;
+	const char *bpf_name;
+	u16 bpf_num_ops;
+	bool is_ebpf;
+};
+
 struct tcf_proto_ops;
 
 struct tcf_chain {
@@ -71060,6 +71481,17 @@ struct tcf_idrinfo {
 	struct mutex lock;
 	struct idr action_idr;
 	struct net *net;
+};
+
+struct tcf_mirred {
+	struct tc_action common;
+	int tcfm_eaction;
+	u32 tcfm_blockid;
+	bool tcfm_mac_header_xmit;
+	struct net_device *tcfm_dev;
+	netdevice_tracker tcfm_dev_tracker;
+	struct list_head tcfm_list;
+	long: 64;
 };
 
 struct tcf_net {
@@ -83148,6 +83580,8 @@ typedef void (*move_fn_t)(struct lruvec *, struct folio *);
 typedef int (*netlink_filter_fn)(struct sock *, struct sk_buff *, void *);
 
 typedef struct folio *new_folio_t(struct folio *, long unsigned int);
+
+typedef int (*nfqnl_cmpfn)(struct nf_queue_entry *, long unsigned int);
 
 typedef void (*nmi_shootdown_cb)(int, struct pt_regs *);
 
