@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,21 @@ enum { VICTIM = 7777, BYSTANDER = 8888, GROUP = 9999 };
 	}										\
 	r_;										\
 })
+
+static bool failed;
+
+static inline void ok(bool good, const char *fmt, ...)
+{
+	va_list args;
+
+	printf("%s ", good ? "ok" : "not ok");
+	va_start(args, fmt);
+	vprintf(fmt, args);
+	va_end(args);
+	putchar('\n');
+	fflush(stdout);
+	failed |= !good;
+}
 
 static inline void put_file(const char *path, const char *value)
 {

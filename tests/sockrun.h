@@ -5,27 +5,12 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <stdarg.h>
 
 #include "sockets.h"
 #include "sockiter.h"
 #include "sockiter.skel.h"
 
 static struct sockiter *skel;
-static bool failed;
-
-static inline void ok(bool good, const char *fmt, ...)
-{
-	va_list args;
-
-	printf("%s ", good ? "ok" : "not ok");
-	va_start(args, fmt);
-	vprintf(fmt, args);
-	va_end(args);
-	putchar('\n');
-	fflush(stdout);
-	failed |= !good;
-}
 
 static inline __u64 cookie(int s)
 {
