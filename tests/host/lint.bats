@@ -174,8 +174,8 @@ IGNORE=(
 @test "lint: no file is misspelt, unfinished, or has blanks at line ends" {
 	requires tool:codespell
 	pick '\.(c|h|md|bash|bats|txt|patch)$|^(Makefile|kernel/(build|config.*))$|^\.ci/' '^vmlinux/'
-	# misspelt keywords in the tests of "did you mean"; \n before "known"
-	codespell -q 3 -L te,fo,ba,nd,ser,alo,alow,nknown,allwo "${files[@]}"
+	# misspelt keywords in the tests of "did you mean"; \n before "known"; iif of ip rule
+	codespell -q 3 -L te,fo,ba,nd,ser,alo,alow,nknown,allwo,iif "${files[@]}"
 	pick '^(progs|tools|tests|kernel|Makefile)' 'lint\.bats|\.corpus/|\.patch$'
 	run -1 grep -nIE '\b(TODO|FIXME|XXX|HACK|not implemented)\b' "${files[@]}"
 	pick '\.(c|h|bash|bats|py)$|^Makefile' '^vmlinux/'
