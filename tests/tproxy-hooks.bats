@@ -2,6 +2,7 @@
 # The same at the hooks that need the series: what a pod sends, before it reaches the host's
 # stack (netkit-peer); what is sent to a pod, for a proxy in it (netkit-primary); what leaves
 # (tcx-egress).
+# What is not for the debug kernel differs little there from what is.
 # shellcheck disable=SC2034,SC2317
 bats_require_minimum_version 1.5.0
 load helpers
@@ -79,6 +80,7 @@ troubles() {
 	mute tcp "$far4:80"
 }
 
+# bats test_tags=nodebug
 @test "tproxy: netkit-peer in L2 mode" {
 	series
 	hook=netkit-peer
@@ -134,6 +136,7 @@ egress() {
 	net ipv6/conf/all/forwarding 1
 }
 
+# bats test_tags=nodebug
 @test "tproxy: tcx-egress, what the host forwards" {
 	series
 	for kind in veth l2; do
@@ -279,6 +282,7 @@ own() {
 	done
 }
 
+# bats test_tags=nodebug
 @test "tproxy: netkit-peer, in front of podlink's program and behind a policy" {
 	series
 	hook=netkit-peer
@@ -302,6 +306,7 @@ own() {
 	clean
 }
 
+# bats test_tags=nodebug
 @test "tproxy: netkit hooks are for the primary device, and one hook is enough" {
 	series
 	world l3
