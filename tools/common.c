@@ -13,6 +13,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 #include <bpf/bpf.h>
+#include <linux/if_arp.h>
+#include <linux/if_ether.h>
 #include <linux/magic.h>
 
 #include "common.h"
@@ -223,6 +225,41 @@ __u64 netns_cookie(void)
 		cookie = 0;
 	close(fd);
 	return cookie;
+}
+
+/* --- devices and links --- */
+
+int arphrd_l2_len(__u32 arphrd)
+{
+	switch (arphrd) {
+	case ARPHRD_ETHER:	/* netkit has this type in L3 mode too */
+	case ARPHRD_LOOPBACK:
+		return ETH_HLEN;
+	case ARPHRD_NONE:
+	case ARPHRD_RAWIP:
+	case ARPHRD_TUNNEL:
+	case ARPHRD_TUNNEL6:
+	case ARPHRD_SIT:
+	case ARPHRD_PPP:
+		return 0;
+	default:
+		return -1;
+	}
+}
+
+void link_tag(int fd, char tag[LINK_TAG])
+{
+	char path[64], line[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "prog_tag: %16[0-9a-f]", tag) == 1)
+			break;
+	fclose(f);
 }
 
 /* --- pins --- */

@@ -104,6 +104,15 @@ int netns_enter(const char *name);
 /* The cookie that names the current network namespace for good; 0: not known. */
 __u64 netns_cookie(void);
 
+/* --- devices and links --- */
+
+/* Bytes of link-layer header that programs see at a device of that kind; -1: not known. */
+int arphrd_l2_len(__u32 arphrd);
+
+#define LINK_TAG 17
+/* Of a link's program; elsewhere it takes CAP_SYS_ADMIN. Where there is none, as it was. */
+void link_tag(int fd, char tag[LINK_TAG]);
+
 /* --- pins --- */
 
 #define BPFFS		"/sys/fs/bpf"

@@ -2,8 +2,6 @@
 #include <net/if.h>		/* before the headers of the kernel that define the same */
 #include <dirent.h>
 #include <errno.h>
-#include <linux/if_arp.h>
-#include <linux/if_ether.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,24 +61,6 @@ int np_dev_find(const char *text, struct np_dev *dev)
 	if (!err && !dev->netns)
 		err = -EOPNOTSUPP;
 	return err;
-}
-
-int np_dev_l2(const struct np_dev *dev)
-{
-	switch (dev->arphrd) {
-	case ARPHRD_ETHER:	/* netkit has this type in L3 mode too */
-	case ARPHRD_LOOPBACK:
-		return ETH_HLEN;
-	case ARPHRD_NONE:
-	case ARPHRD_RAWIP:
-	case ARPHRD_TUNNEL:
-	case ARPHRD_TUNNEL6:
-	case ARPHRD_SIT:
-	case ARPHRD_PPP:
-		return 0;
-	default:
-		return -1;
-	}
 }
 
 /* --- directories of pins --- */
@@ -170,22 +150,6 @@ bool np_inst_parse(const char *name, __u64 *netns, __u32 *ifindex)
 	return true;
 }
 
-/* The tag is nowhere else to be had without CAP_SYS_ADMIN. */
-static void link_tag(struct np_link *link)
-{
-	char path[64], line[128];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", link->fd);
-	f = fopen(path, "re");
-	if (!f)
-		return;
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "prog_tag: %16[0-9a-f]", link->tag) == 1)
-			break;
-	fclose(f);
-}
-
 static int link_open(const char *dir, enum np_hook hook, struct np_link *link)
 {
 	struct bpf_link_info info = {};
@@ -203,7 +167,7 @@ static int link_open(const char *dir, enum np_hook hook, struct np_link *link)
 	link->id = info.id;
 	link->prog_id = info.prog_id;
 	link->ifindex = info.type == BPF_LINK_TYPE_NETKIT ? info.netkit.ifindex : info.tcx.ifindex;
-	link_tag(link);
+	link_tag(link->fd, link->tag);
 	return 0;
 }
 
@@ -662,7 +626,7 @@ int np_bodies_follow(const char *dir, __u32 from, __u32 to, __u32 l2_len)
 }
 
 int np_prog_load(const char *dir, enum np_hook hook, __u32 l2_len, __u32 flows,
-		 struct netpol **skel, struct bpf_program **prog, char tag[17])
+		 struct netpol **skel, struct bpf_program **prog, char tag[LINK_TAG])
 {
 	__u32 zero = 0;
 	struct np_state state;

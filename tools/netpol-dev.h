@@ -49,14 +49,12 @@ struct np_dev {
 
 /* Name or index. 0 or -errno. */
 int np_dev_find(const char *text, struct np_dev *dev);
-/* Bytes of link-layer header that programs see, -1: netpol does not know this kind. */
-int np_dev_l2(const struct np_dev *dev);
 
 struct np_link {
 	int fd;				/* -1: not pinned */
 	__u32 id, prog_id;
 	__u32 ifindex;			/* 0: the link is dead */
-	char tag[17];
+	char tag[LINK_TAG];
 };
 
 struct np_inst {
@@ -97,7 +95,7 @@ struct np_prog {
 	bool known;			/* name, tag and owner were readable */
 	enum np_owner owner;
 	char name[BPF_OBJ_NAME_LEN];
-	char tag[17];
+	char tag[LINK_TAG];
 };
 
 struct np_chain {
@@ -135,7 +133,7 @@ const struct np_filter *np_filter_ours(const struct np_filter *filters, __u32 n)
  */
 struct netpol;
 int np_prog_load(const char *dir, enum np_hook hook, __u32 l2_len, __u32 flows,
-		 struct netpol **skel, struct bpf_program **prog, char tag[17]);
+		 struct netpol **skel, struct bpf_program **prog, char tag[LINK_TAG]);
 /*
  * The body of a hook for a tier, put where the gate finds it, unless the same one is there.
  * The maps are those pinned in dir or, if that is NULL, those of `like`. 0 or -errno.

@@ -443,7 +443,7 @@ static int hook_arg(const char *verb, int argc, char **argv, struct site *s)
 	rc = np_dev_arg(argv[1], &s->dev);
 	if (rc)
 		return rc;
-	s->l2_len = np_dev_l2(&s->dev);
+	s->l2_len = arphrd_l2_len(s->dev.arphrd);
 	if (s->l2_len >= 0)
 		return DONE;
 	complain("%s: netpol does not know how frames begin on this kind of device (ARPHRD %u)",
@@ -648,7 +648,7 @@ static int convert(const char *verb, bool up, int argc, char **argv)
 		rc = np_inst_arg(argv[0], &s.dev, &s.inst);
 		if (!rc)
 			rc = inst_follow(&s);
-		s.l2_len = np_dev_l2(&s.dev);
+		s.l2_len = arphrd_l2_len(s.dev.arphrd);
 		if (!rc)
 			rc = site_look(&s);
 		if (!rc && up && np_filter_ours(s.filters, s.nfilters))

@@ -2,8 +2,6 @@
 #include <net/if.h>		/* before the headers of the kernel that define the same */
 #include <dirent.h>
 #include <errno.h>
-#include <linux/if_arp.h>
-#include <linux/if_ether.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,25 +72,6 @@ int tp_dev_get(const char *text, struct tp_dev *dev)
 	return DONE;
 }
 
-/* Bytes of link-layer header that programs see, -1: not a kind that we know. */
-static int l2_len(const struct tp_dev *dev)
-{
-	switch (dev->arphrd) {
-	case ARPHRD_ETHER:	/* netkit has this type in L3 mode too */
-	case ARPHRD_LOOPBACK:
-		return ETH_HLEN;
-	case ARPHRD_NONE:
-	case ARPHRD_RAWIP:
-	case ARPHRD_TUNNEL:
-	case ARPHRD_TUNNEL6:
-	case ARPHRD_SIT:
-	case ARPHRD_PPP:
-		return 0;
-	default:
-		return -1;
-	}
-}
-
 /* --- what is attached --- */
 
 int tp_chain_get(__u32 ifindex, enum bpf_attach_type type, struct tp_chain *chain)
@@ -120,21 +99,6 @@ const char *tp_prog_name(__u32 id, char name[BPF_OBJ_NAME_LEN])
 		memcpy(name, info.name, BPF_OBJ_NAME_LEN);
 	close(fd);
 	return name;
-}
-
-/* The tag is nowhere else to be had without CAP_SYS_ADMIN. */
-static void link_tag(int fd, char tag[17])
-{
-	char path[64], line[128];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "prog_tag: %16[0-9a-f]", tag) == 1)
-			break;
-	if (f)
-		fclose(f);
 }
 
 static int link_open(struct tp_inst *inst)
@@ -285,7 +249,7 @@ static int load(const struct tp_inst *inst, const struct tp_set *set, struct tpr
 	return err ?: tproxy__load(skel);
 }
 
-static int prog_info(int fd, __u32 *id, char tag[17])
+static int prog_info(int fd, __u32 *id, char tag[LINK_TAG])
 {
 	struct bpf_prog_info info = {};
 	__u32 len = sizeof(info);
@@ -406,8 +370,8 @@ int tp_inst_put(const struct tp_dev *dev, struct tp_inst *inst, const struct tp_
 	struct tp_set *set = malloc(sizeof(*set));
 	struct tproxy *skel = NULL;
 	unsigned int n = 0;
-	char tag[17] = "";
-	int len = l2_len(dev), err, rc = FAILED;
+	char tag[LINK_TAG] = "";
+	int len = arphrd_l2_len(dev->arphrd), err, rc = FAILED;
 	__u32 id = 0;
 
 	if (!set)

@@ -51,7 +51,7 @@ struct tp_inst {
 	int link;   /* -1: not pinned */
 	__u32 link_id, prog_id;
 	__u32 at; /* what the link says: 0 is nowhere */
-	char tag[17];
+	char tag[LINK_TAG];
 	struct tp_set *set; /* NULL: cannot be read */
 };
 
