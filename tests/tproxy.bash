@@ -102,6 +102,24 @@ clean() {
 	[[ $output != *29808* ]] || fail "routes are left: $output"
 }
 
+# served: TCP and UDP of both families, to addresses that nobody has, and that is all there is;
+# $before is what refs says of the proxy before
+served() {
+	proxy ":$PORT"
+	before=$(refs)
+	attach --to ":$PORT" --proto both
+	ask ok tcp "$far4:80" "[$far6]:443"
+	ask ok udp "$far4:53" "[$far6]:53"
+	# the proxy knows both ends, and the pod was answered by whom it had asked
+	said "^tcp 10[.]0[.]0[.]2:[0-9]+ > $far4:80 "
+	said "^tcp \[fd00::2\]:[0-9]+ > \[$far6\]:443 "
+	said "^udp 10[.]0[.]0[.]2:[0-9]+ > $far4:53 "
+	said "^udp \[fd00::2\]:[0-9]+ > \[$far6\]:53 "
+	counts '.given | .connections.packets == 2 and .datagrams.packets == 2 and
+		.established.packets > 4 and .segments.packets == 0'
+	counts '.done | .dropped.packets + .passed.packets + .answered.packets == 0'
+}
+
 # hold ARGUMENT...: like ask, with a line to $go for each round; what it says is in $held
 hold() {
 	go=$BATS_TEST_TMPDIR/go held=$BATS_TEST_TMPDIR/held

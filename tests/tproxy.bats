@@ -12,19 +12,7 @@ load tproxy
 through() {
 	local before
 	world "$1"
-	proxy ":$PORT"
-	before=$(refs)
-	attach --to ":$PORT" --proto both
-	ask ok tcp "$far4:80" "[$far6]:443"
-	ask ok udp "$far4:53" "[$far6]:53"
-	# the proxy knows both ends, and the pod was answered by whom it had asked
-	said "^tcp 10[.]0[.]0[.]2:[0-9]+ > $far4:80 "
-	said "^tcp \[fd00::2\]:[0-9]+ > \[$far6\]:443 "
-	said "^udp 10[.]0[.]0[.]2:[0-9]+ > $far4:53 "
-	said "^udp \[fd00::2\]:[0-9]+ > \[$far6\]:53 "
-	counts '.given | .connections.packets == 2 and .datagrams.packets == 2 and
-		.established.packets > 4 and .segments.packets == 0'
-	counts '.done | .dropped.packets + .passed.packets + .answered.packets == 0'
+	served
 	[ "$(refs)" = "$before" ] || fail "references: $(refs), before: $before"
 	tp 0 detach "$h"
 	clean
