@@ -303,6 +303,26 @@ through() {
 	clean
 }
 
+@test "tproxy: a listener is found behind the many connections of its process" {
+	requires root kernel:6.6
+	world veth
+	attach --proto both
+	said=$BATS_TEST_TMPDIR/said
+	# the low descriptors are taken too, so that one listener at least comes last
+	# shellcheck disable=SC2016 # for that shell
+	ip netns exec "$h" bash -c 'exec 3<&0 4<&0 5<&0 6<&0 7<&0 8<&0 9<&0
+		for ((i = 0; i < 80; i++)); do exec {f}<>/dev/udp/127.0.0.1/9; done
+		exec "$@"' many "$B/tests/proxy" listen 127.0.0.1:4444 >"$said" 2>&1 3>&- 4>&- &
+	proxy=$!
+	wait_for 5 grep -q ready "$said"
+	tp 0 register "$h" --pid "$proxy"
+	[[ $output == *"at port 4444 (tcp, IPv4)"*"at port 4444 (udp, IPv4)"* ]]
+	ask ok udp "$far4:53"
+	said "^udp .* > $far4:53 "
+	tp 0 detach "$h"
+	clean
+}
+
 @test "tproxy: a process that is not root's registers nothing" {
 	requires root kernel:6.6
 	world veth
