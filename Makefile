@@ -200,7 +200,8 @@ veristat: testbins kernel		## record the verifier's cost in tests/veristat.csv
 JOBS	 ?= $(shell nproc)
 together = $(MAKE) -k -j$(JOBS) -Otarget
 VMSUITES := $(patsubst tests/%.bats,vm-%,$(wildcard tests/*.bats))
-# For the debug kernel, what is not tagged nodebug, for a reason that stands there.
+# For the debug kernel, what is not tagged nodebug, for a reason that stands there, nor
+# kmemleak, which has a debug kernel of its own.
 DBSUITES := $(patsubst tests/%.bats,debug-%,$(shell grep -L 'bats file_tags=.*nodebug' tests/*.bats))
 # What is tagged smp looks for races.
 SMP	 := $(shell grep -l 'bats file_tags=.*smp' tests/*.bats)
@@ -209,15 +210,15 @@ cpus	 = -c $(if $(filter tests/$1.bats,$(SMP)),2,1)
 # unpatched only there. Another's tree (KSRC=) has no such kernel.
 BASE	 := $(if $(filter $(KTREE),$(KSRC)),base)
 $(VMSUITES): vm-%:
-	tests/vm $(call cpus,$*) -t 1800 bats --filter-tags '!unpatched' tests/$*.bats
+	tests/vm $(call cpus,$*) -t 1800 bats -T --filter-tags '!unpatched' tests/$*.bats
 base:
-	tests/vm -k $B/bzImage-base -c 1 bats --filter-tags base --filter-tags unpatched tests
+	tests/vm -k $B/bzImage-base -c 1 bats -T --filter-tags base --filter-tags unpatched tests
 $(DBSUITES): debug-%:
-	tests/vm -d $(call cpus,$*) bats --filter-tags '!nodebug,!unpatched' tests/$*.bats
+	tests/vm -d $(call cpus,$*) bats -T --filter-tags '!nodebug,!unpatched,!kmemleak' tests/$*.bats
 host:
-	bats tests/host/ci.bats tests/host/unit.bats tests/host/vm.bats
+	bats -T tests/host/ci.bats tests/host/unit.bats tests/host/vm.bats
 kmemleak:
-	tests/vm -l -c 1 bats --filter-tags kmemleak tests
+	tests/vm -l -c 1 bats -T --filter-tags kmemleak tests
 
 # A recursive make each, since what they build needs what deps installs.
 test: deps				## run every suite: the host's, and in the VM
@@ -232,14 +233,14 @@ test-debug: deps			## run the suites on the debug kernel, some with kmemleak
 SUITES := $(sort $(patsubst tests/%.bats,test-%,$(wildcard tests/*.bats)) $(FEATURES:%=test-%))
 test-kernel: deps			## test the way of a patch into the kernel
 	$Q$(MAKE) kernel
-	bats tests/host/kernel.bats
+	bats -T tests/host/kernel.bats
 test-unit: unit fuzz			## run unit tests and fuzz targets
-	bats tests/host/unit.bats
+	bats -T tests/host/unit.bats
 $(SUITES): test-%: testbins kernel	## run one feature's suites in the VM
-	tests/vm bats --filter-tags '!unpatched' $(wildcard tests/$*.bats tests/$*-*.bats)
+	tests/vm bats -T --filter-tags '!unpatched' $(wildcard tests/$*.bats tests/$*-*.bats)
 lint: deps				## check the sources
 	$Q$(MAKE) kernel all
-	bats tests/host/lint.bats
+	bats -T tests/host/lint.bats
 KSELFTESTS := $(patsubst kernel/%/selftests,kselftest-%,$(wildcard kernel/*/selftests))
 $(KSELFTESTS): kselftest-%: deps	## run upstream's tests of what feature F's patches change
 	$Q$(MAKE) kernel

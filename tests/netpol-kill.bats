@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # kill -9 before each call by which a verb changes something: the old policy or the
-# new one is in force, and doctor finds nothing that is wrong. It is the tool that dies:
-# on the debug kernel the sweep that changes hooks is enough.
+# new one is in force, and doctor finds nothing that is wrong. It is the tool that dies,
+# between calls that the other suites make on the debug kernel.
+# bats file_tags=nodebug
 bats_require_minimum_version 1.5.0
 load helpers
 load netpol
@@ -24,7 +25,6 @@ killer() {
 	echo "$output" >>"$BATS_FILE_TMPDIR/kills"
 }
 
-# bats test_tags=nodebug
 @test "netpol: killed while loading, at the same and at another size" {
 	requires root kernel:6.6
 	np 0 attach tcx-egress "$l" --stateless --policy "$a"
@@ -37,7 +37,6 @@ killer() {
 	((kills >= 30)) || fail "only $kills kills"
 }
 
-# bats test_tags=nodebug
 @test "netpol: killed while attaching and detaching" {
 	requires root kernel:6.6
 	killer -o -A "$np attach tcx-egress $l --stateless --policy $a" \
@@ -63,7 +62,6 @@ killer() {
 	((kills >= 10)) || fail "only $kills kills"
 }
 
-# bats test_tags=nodebug
 @test "netpol: killed at any call, at random" {
 	requires root kernel:6.6
 	np 0 attach tcx-egress "$l" --stateless --policy "$a"
