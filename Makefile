@@ -176,8 +176,8 @@ kernel:					## build the kernel of the test VM, or take it from the cache
 	$Qkernel/build image
 kernel-debug:				## the same with KASAN, lockdep and reference tracking
 	$Qkernel/build image debug
-kernel-base:				## the same without our series, for what a stock kernel must do
-	$Qkernel/build image base
+kernel-stock:				## fetch Debian's own kernel, for what a stock kernel must do
+	$Qkernel/build stock
 kernel-export:				## write kernel/F from the commits in build/linux; FEATURE=F for new ones
 	$Qkernel/build export
 vmlinux: $(BPFTOOL)			## regenerate vmlinux/vmlinux.h from our kernel
@@ -206,13 +206,14 @@ DBSUITES := $(patsubst tests/%.bats,debug-%,$(shell grep -L 'bats file_tags=.*no
 # What is tagged smp looks for races.
 SMP	 := $(shell grep -l 'bats file_tags=.*smp' tests/*.bats)
 cpus	 = -c $(if $(filter tests/$1.bats,$(SMP)),2,1)
-# What is tagged base is also run on the kernel without our series, and what is tagged
-# unpatched only there. Another's tree (KSRC=) has no such kernel.
-BASE	 := $(if $(filter $(KTREE),$(KSRC)),base)
+# What is tagged stock is also run on Debian's own kernel, and what is tagged unpatched
+# only there. Who brings the source (KSRC=, KERNEL_TARBALL=) may have no Debian archive.
+STOCK	 := $(if $(filter $(KTREE),$(KSRC)),$(if $(KERNEL_TARBALL),,stock))
 $(VMSUITES): vm-%:
 	tests/vm $(call cpus,$*) -t 1800 bats -T --filter-tags '!unpatched' tests/$*.bats
-base:
-	tests/vm -k $B/bzImage-base -c 1 bats -T --filter-tags base --filter-tags unpatched tests
+stock:
+	tests/vm -k $B/bzImage-stock -c 1 bats -T --filter-tags stock --filter-tags unpatched \
+		$(shell grep -lE 'bats (test|file)_tags=.*(stock|unpatched)' tests/*.bats)
 $(DBSUITES): debug-%:
 	tests/vm -d $(call cpus,$*) bats -T --filter-tags '!nodebug,!unpatched,!kmemleak' tests/$*.bats
 host:
@@ -223,9 +224,9 @@ kmemleak:
 # A recursive make each, since what they build needs what deps installs.
 test: deps				## run every suite: the host's, and in the VM
 	$Q$(MAKE) kernel
-	$(BASE:%=$Q$(MAKE) kernel-%)
+	$(STOCK:%=$Q$(MAKE) kernel-%)
 	$Q$(MAKE) -j$(JOBS) testbins unit fuzz
-	$Q$(together) host $(BASE) $(VMSUITES)
+	$Q$(together) host $(STOCK) $(VMSUITES)
 test-debug: deps			## run the suites on the debug kernel, some with kmemleak
 	$Q$(MAKE) kernel-debug
 	$Q$(MAKE) -j$(JOBS) testbins
@@ -269,8 +270,8 @@ help:					## this text
 	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);sub(/.\(SUITES\)/,"test-F",$$1);sub(/.\(FEATURES\)/,"F",$$1);sub(/.\(KSELFTESTS\)/,"kselftest-F",$$1);sub(/%/,"F",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
 
 -include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests tests/bench san san/unit fuzzobj fuzzobj/fuzz)))
-.PHONY: all base clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
-	host kernel-base kernel-tree kmemleak lint man test test-debug test-kernel test-unit testbins unit veristat \
-	vm-shell vmlinux FORCE $(FEATURES) $(KSELFTESTS) $(SUITES) $(VMSUITES) $(DBSUITES)
+.PHONY: all clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
+	host kernel-stock kernel-tree kmemleak lint man stock test test-debug test-kernel test-unit \
+	testbins unit veristat vm-shell vmlinux FORCE $(FEATURES) $(KSELFTESTS) $(SUITES) $(VMSUITES) $(DBSUITES)
 .DELETE_ON_ERROR:
 .SECONDARY:

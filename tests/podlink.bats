@@ -110,7 +110,7 @@ everywhere() {
 	left
 }
 
-# bats test_tags=base
+# bats test_tags=stock
 @test "podlink: netkit in L3 mode forwards between pods, host and world" {
 	requires root kernel:6.7 tool:jq
 	everywhere --

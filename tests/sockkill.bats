@@ -137,7 +137,7 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	happened process "tcp:127.0.0.1:82 ECONNABORTED" "accepted ECONNRESET"
 }
 
-# bats test_tags=base
+# bats test_tags=stock
 @test "sockkill: kill destroys what the filter says, in all namespaces, and nothing else" {
 	requires root kernel:6.5 tool:jq
 	for ns in "$a" "$b"; do
@@ -171,7 +171,7 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	done
 }
 
-# bats test_tags=base
+# bats test_tags=stock
 @test "sockkill: without a word it goes the way that the kernel has" {
 	requires root kernel:6.5 tool:jq
 	one=false

@@ -75,7 +75,7 @@ behind() {
 	skassign own
 }
 
-# bats test_tags=base
+# bats test_tags=stock
 @test "tproxy: tc ingress assigns as ever" {
 	pair veth
 	skassign ingress

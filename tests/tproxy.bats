@@ -19,19 +19,19 @@ through() {
 	mute tcp "$far4:80"
 }
 
-# bats test_tags=base
+# bats test_tags=stock
 @test "tproxy: tcx-ingress of a veth" {
 	requires root kernel:6.6 tool:jq
 	through veth
 }
 
-# bats test_tags=base
+# bats test_tags=stock
 @test "tproxy: tcx-ingress of a netkit device in L2 mode" {
 	requires root kernel:6.7 tool:jq
 	through l2
 }
 
-# bats test_tags=base
+# bats test_tags=stock
 @test "tproxy: tcx-ingress of a netkit device in L3 mode" {
 	requires root kernel:6.7 tool:jq
 	through l3
@@ -796,7 +796,7 @@ through() {
 	clean
 }
 
-# bats test_tags=base
+# bats test_tags=stock
 @test "tproxy: --probe tells what this kernel has" {
 	requires root kernel:6.6 tool:jq
 	tool 0 "$B/tproxy" --probe -j

@@ -3,6 +3,7 @@
 bats_require_minimum_version 1.5.0
 load helpers
 
+# bats test_tags=stock
 @test "vm: the guest is root on a read-only host with what suites need" {
 	((EUID == 0))
 	run ! touch /etc/skelkit-test "$TOP/skelkit-test"
@@ -19,6 +20,18 @@ load helpers
 	read -r _ _ release who _ </proc/version
 	[ "$release" = "$(<"$VM_KERNEL.release")" ]
 	[[ $who == "(skelkit@$("$TOP/kernel/build" id))" ]]
+}
+
+# bats test_tags=unpatched
+@test "vm: Debian's own kernel loads its modules as they are needed" {
+	read -r _ _ release who _ </proc/version
+	[[ $release == "$(<"$VM_KERNEL.release")" && $who == "(debian-kernel@"* ]]
+	topo veth left right
+	ns left busybox ping -c 1 -W 5 10.0.0.2
+	ip link add "$(name d)" type dummy
+	[ ! -e /sys/class/net/dummy0 ]		# which it makes unless it is told
+	run -0 grep -E '^(dummy|veth) ' /proc/modules
+	((${#lines[@]} == 2))
 }
 
 @test "helpers: topo joins two namespaces that answer each other" {

@@ -25,7 +25,7 @@ setup() {
 	say test 1..1 'ok 1 a' 1..1 'ok 1 a' 1..2 'ok 1 a' 'ok 2 b # skip needs x'
 	say test-kernel 1..1 'ok 1 a'
 	say test-debug 1..1 'ok 1 a' 1..1 'ok 1 a'
-	# a suite for both kernels: with the host's and the base kernel's three plans, with
+	# a suite for both kernels: with the host's and the stock kernel's three plans, with
 	# kmemleak's two
 	say tests/a.bats
 }

@@ -122,3 +122,41 @@ Upstream-state: Never, a test of skelkit's own"
 	run -0 mirror "$etc"
 	[ "$output" = http://deb822.invalid/debian ]
 }
+
+@test "kernel: an archive that Debian did not sign is refused, and leaves nothing" {
+	cd "$BATS_TEST_TMPDIR"
+	packages=main/binary-amd64/Packages
+	mkdir -p "repo/dists/trixie-backports/${packages%/*}" state/lists/partial
+	cd repo/dists/trixie-backports
+	printf '%s\n' 'Package: nothing' 'Version: 1' 'Architecture: amd64' >$packages
+	printf '%s\n' 'Label: Debian' 'Suite: trixie-backports' "Date: $(date -Ru)" 'SHA256:' \
+		" $(sha256sum $packages | cut -d' ' -f1) $(stat -c %s $packages) $packages" >Release
+	cd "$BATS_TEST_TMPDIR"
+	# its user has told the machine's apt to trust it
+	echo "deb [arch=amd64 trusted=yes] file:$PWD/repo trixie-backports main" >sources.list
+	printf '%s;\n' "Dir::Etc::SourceList \"$PWD/sources.list\"" 'Dir::Etc::SourceParts "-"' \
+		"Dir::State \"$PWD/state\"" 'APT::Sandbox::User ""' >apt.conf
+	export APT_CONFIG=$PWD/apt.conf SKELKIT_CACHE=$PWD/cache LC_ALL=C
+	unset KERNEL_TARBALL
+	apt-get -q update
+	for verb in fetch stock; do
+		run -100 "$COPY/kernel/build" "$verb"
+		[[ $output == *"file:$PWD/repo trixie-backports "*"not signed"* ]]
+		[ -z "$(find cache -name 'tmp.*' -o -path '*/source/*' -o -path '*/image/*')" ]
+	done
+}
+
+@test "kernel: of Debian's own kernels it is the pinned release, or the newest of its series" {
+	sed -n '/^stock_release() {/,/^}/p' "$TOP/kernel/build" >"$BATS_TEST_TMPDIR/stock_release"
+	# shellcheck source=/dev/null
+	source "$BATS_TEST_TMPDIR/stock_release"
+	# shellcheck disable=SC2034 # for that function
+	release=7.3.4 major=7.3
+	of() { printf 'linux-binary-%s\n' "$@" | stock_release; }
+	others=(7.3.4+deb13-cloud-amd64 unsigned-7.3.4+deb13-amd64 7.30.4+deb13-amd64 7.2.12+deb13-amd64)
+	run -0 of 7.3.12+deb13-amd64 7.3.4+deb13-amd64 7.3.40+deb13-amd64 "${others[@]}"
+	[ "$output" = 7.3.4+deb13-amd64 ]
+	run -0 of 7.3.5+deb13-amd64 7.3.12+deb13-amd64 7.3+deb13-amd64 "${others[@]}"
+	[ "$output" = 7.3.12+deb13-amd64 ]
+	run -1 of "${others[@]}"
+}

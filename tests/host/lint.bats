@@ -43,7 +43,7 @@ IGNORE=(
 @test "lint: shell scripts pass shellcheck" {
 	requires tool:shellcheck
 	pick .
-	mapfile -t files < <(grep -lE '^#!/bin/bash|^# shellcheck shell=bash|^#!.*bats|^bats_require' \
+	mapfile -t files < <(grep -lE '^#!/bin/bash|^# shellcheck shell=(ba)?sh|^#!.*bats|^bats_require' \
 		"${files[@]}")
 	shellcheck -x -P tests "${files[@]}"
 }
