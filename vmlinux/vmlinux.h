@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 845fedaba539, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id 5a34894b8ba4, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -286,6 +286,10 @@ enum {
 	BPF_FS_XATTR_UNSPEC = 0,
 	BPF_FS_XATTR_SECURITY = 1,
 	BPF_FS_XATTR_TRUSTED = 2,
+};
+
+enum {
+	BPF_F_CURRENT_NETNS = -1,
 };
 
 enum {
@@ -4516,6 +4520,10 @@ enum {
 	NFT_VALIDATE_SKIP = 0,
 	NFT_VALIDATE_NEED = 1,
 	NFT_VALIDATE_DO = 2,
+};
+
+enum {
+	NF_BPF_CT_OPTS_SZ = 16,
 };
 
 enum {
@@ -12380,6 +12388,28 @@ enum ip_conntrack_dir {
 	IP_CT_DIR_MAX = 2,
 };
 
+enum ip_conntrack_events {
+	IPCT_NEW = 0,
+	IPCT_RELATED = 1,
+	IPCT_DESTROY = 2,
+	IPCT_REPLY = 3,
+	IPCT_ASSURED = 4,
+	IPCT_PROTOINFO = 5,
+	IPCT_HELPER = 6,
+	IPCT_MARK = 7,
+	IPCT_SEQADJ = 8,
+	IPCT_NATSEQADJ = 8,
+	IPCT_SECMARK = 9,
+	IPCT_LABEL = 10,
+	IPCT_SYNPROXY = 11,
+	__IPCT_MAX = 12,
+};
+
+enum ip_conntrack_expect_events {
+	IPEXP_NEW = 0,
+	IPEXP_DESTROY = 1,
+};
+
 enum ip_conntrack_info {
 	IP_CT_ESTABLISHED = 0,
 	IP_CT_RELATED = 1,
@@ -14061,6 +14091,59 @@ enum nexthop_event_type {
 	NEXTHOP_EVENT_HW_STATS_REPORT_DELTA = 4,
 };
 
+enum nf_ct_ecache_state {
+	NFCT_ECACHE_DESTROY_FAIL = 0,
+	NFCT_ECACHE_DESTROY_SENT = 1,
+};
+
+enum nf_ct_ext_id {
+	NF_CT_EXT_HELPER = 0,
+	NF_CT_EXT_SEQADJ = 1,
+	NF_CT_EXT_ACCT = 2,
+	NF_CT_EXT_NUM = 3,
+};
+
+enum nf_ct_helper_flags {
+	NF_CT_HELPER_F_USERSPACE = 1,
+	NF_CT_HELPER_F_CONFIGURED = 2,
+};
+
+enum nf_ct_sysctl_index {
+	NF_SYSCTL_CT_MAX = 0,
+	NF_SYSCTL_CT_COUNT = 1,
+	NF_SYSCTL_CT_BUCKETS = 2,
+	NF_SYSCTL_CT_CHECKSUM = 3,
+	NF_SYSCTL_CT_LOG_INVALID = 4,
+	NF_SYSCTL_CT_EXPECT_MAX = 5,
+	NF_SYSCTL_CT_ACCT = 6,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_GENERIC = 7,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_SYN_SENT = 8,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_SYN_RECV = 9,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_ESTABLISHED = 10,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_FIN_WAIT = 11,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_CLOSE_WAIT = 12,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_LAST_ACK = 13,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_TIME_WAIT = 14,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_CLOSE = 15,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_RETRANS = 16,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_TCP_UNACK = 17,
+	NF_SYSCTL_CT_PROTO_TCP_LOOSE = 18,
+	NF_SYSCTL_CT_PROTO_TCP_LIBERAL = 19,
+	NF_SYSCTL_CT_PROTO_TCP_IGNORE_INVALID_RST = 20,
+	NF_SYSCTL_CT_PROTO_TCP_MAX_RETRANS = 21,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_UDP = 22,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_UDP_STREAM = 23,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_ICMP = 24,
+	NF_SYSCTL_CT_PROTO_TIMEOUT_ICMPV6 = 25,
+	NF_SYSCTL_CT_LAST_SYSCTL = 26,
+};
+
+enum nf_ct_tcp_action {
+	NFCT_TCP_IGNORE = 0,
+	NFCT_TCP_INVALID = 1,
+	NFCT_TCP_ACCEPT = 2,
+};
+
 enum nf_dev_hooks {
 	NF_NETDEV_INGRESS = 0,
 	NF_NETDEV_EGRESS = 1,
@@ -14085,6 +14168,23 @@ enum nf_inet_hooks {
 	NF_INET_INGRESS = 5,
 };
 
+enum nf_ip6_hook_priorities {
+	NF_IP6_PRI_FIRST = -2147483648,
+	NF_IP6_PRI_RAW_BEFORE_DEFRAG = -450,
+	NF_IP6_PRI_CONNTRACK_DEFRAG = -400,
+	NF_IP6_PRI_RAW = -300,
+	NF_IP6_PRI_SELINUX_FIRST = -225,
+	NF_IP6_PRI_CONNTRACK = -200,
+	NF_IP6_PRI_MANGLE = -150,
+	NF_IP6_PRI_NAT_DST = -100,
+	NF_IP6_PRI_FILTER = 0,
+	NF_IP6_PRI_SECURITY = 50,
+	NF_IP6_PRI_NAT_SRC = 100,
+	NF_IP6_PRI_SELINUX_LAST = 225,
+	NF_IP6_PRI_CONNTRACK_HELPER = 300,
+	NF_IP6_PRI_LAST = 2147483647,
+};
+
 enum nf_ip_hook_priorities {
 	NF_IP_PRI_FIRST = -2147483648,
 	NF_IP_PRI_RAW_BEFORE_DEFRAG = -450,
@@ -14107,6 +14207,11 @@ enum nf_log_type {
 	NF_LOG_TYPE_LOG = 0,
 	NF_LOG_TYPE_ULOG = 1,
 	NF_LOG_TYPE_MAX = 2,
+};
+
+enum nf_nat_manip_type {
+	NF_NAT_MANIP_SRC = 0,
+	NF_NAT_MANIP_DST = 1,
 };
 
 enum nf_tables_msg_types {
@@ -14145,6 +14250,20 @@ enum nf_tables_msg_types {
 	NFT_MSG_DESTROYFLOWTABLE = 32,
 	NFT_MSG_GETSETELEM_RESET = 33,
 	NFT_MSG_MAX = 34,
+};
+
+enum nf_tcp_invalid_log_type {
+	NF_TCP_LOG_NONE = 0,
+	NF_TCP_LOG_OVERSHOT = 1,
+	NF_TCP_LOG_SEQ_OVER = 2,
+	NF_TCP_LOG_ACK_OVER = 3,
+	NF_TCP_LOG_SEQ_UNDER = 4,
+	NF_TCP_LOG_ACK_UNDER = 5,
+};
+
+enum nf_tproxy_lookup_t {
+	NF_TPROXY_LOOKUP_LISTENER = 0,
+	NF_TPROXY_LOOKUP_ESTABLISHED = 1,
 };
 
 enum nfnetlink_groups {
@@ -14336,6 +14455,61 @@ enum nft_counter_attributes {
 	NFTA_COUNTER_PACKETS = 2,
 	NFTA_COUNTER_PAD = 3,
 	__NFTA_COUNTER_MAX = 4,
+};
+
+enum nft_ct_attributes {
+	NFTA_CT_UNSPEC = 0,
+	NFTA_CT_DREG = 1,
+	NFTA_CT_KEY = 2,
+	NFTA_CT_DIRECTION = 3,
+	NFTA_CT_SREG = 4,
+	__NFTA_CT_MAX = 5,
+};
+
+enum nft_ct_expectation_attributes {
+	NFTA_CT_EXPECT_UNSPEC = 0,
+	NFTA_CT_EXPECT_L3PROTO = 1,
+	NFTA_CT_EXPECT_L4PROTO = 2,
+	NFTA_CT_EXPECT_DPORT = 3,
+	NFTA_CT_EXPECT_TIMEOUT = 4,
+	NFTA_CT_EXPECT_SIZE = 5,
+	__NFTA_CT_EXPECT_MAX = 6,
+};
+
+enum nft_ct_helper_attributes {
+	NFTA_CT_HELPER_UNSPEC = 0,
+	NFTA_CT_HELPER_NAME = 1,
+	NFTA_CT_HELPER_L3PROTO = 2,
+	NFTA_CT_HELPER_L4PROTO = 3,
+	__NFTA_CT_HELPER_MAX = 4,
+};
+
+enum nft_ct_keys {
+	NFT_CT_STATE = 0,
+	NFT_CT_DIRECTION = 1,
+	NFT_CT_STATUS = 2,
+	NFT_CT_MARK = 3,
+	NFT_CT_SECMARK = 4,
+	NFT_CT_EXPIRATION = 5,
+	NFT_CT_HELPER = 6,
+	NFT_CT_L3PROTOCOL = 7,
+	NFT_CT_SRC = 8,
+	NFT_CT_DST = 9,
+	NFT_CT_PROTOCOL = 10,
+	NFT_CT_PROTO_SRC = 11,
+	NFT_CT_PROTO_DST = 12,
+	NFT_CT_LABELS = 13,
+	NFT_CT_PKTS = 14,
+	NFT_CT_BYTES = 15,
+	NFT_CT_AVGPKT = 16,
+	NFT_CT_ZONE = 17,
+	NFT_CT_EVENTMASK = 18,
+	NFT_CT_SRC_IP = 19,
+	NFT_CT_DST_IP = 20,
+	NFT_CT_SRC_IP6 = 21,
+	NFT_CT_DST_IP6 = 22,
+	NFT_CT_ID = 23,
+	__NFT_CT_MAX = 24,
 };
 
 enum nft_data_attributes {
@@ -14829,6 +15003,22 @@ enum nft_set_policies {
 	NFT_SET_POL_MEMORY = 1,
 };
 
+enum nft_socket_attributes {
+	NFTA_SOCKET_UNSPEC = 0,
+	NFTA_SOCKET_KEY = 1,
+	NFTA_SOCKET_DREG = 2,
+	NFTA_SOCKET_LEVEL = 3,
+	__NFTA_SOCKET_MAX = 4,
+};
+
+enum nft_socket_keys {
+	NFT_SOCKET_TRANSPARENT = 0,
+	NFT_SOCKET_MARK = 1,
+	NFT_SOCKET_WILDCARD = 2,
+	NFT_SOCKET_CGROUPV2 = 3,
+	__NFT_SOCKET_MAX = 4,
+};
+
 enum nft_table_attributes {
 	NFTA_TABLE_UNSPEC = 0,
 	NFTA_TABLE_NAME = 1,
@@ -14845,6 +15035,14 @@ enum nft_table_flags {
 	NFT_TABLE_F_DORMANT = 1,
 	NFT_TABLE_F_OWNER = 2,
 	NFT_TABLE_F_PERSIST = 4,
+};
+
+enum nft_tproxy_attributes {
+	NFTA_TPROXY_UNSPEC = 0,
+	NFTA_TPROXY_FAMILY = 1,
+	NFTA_TPROXY_REG_ADDR = 2,
+	NFTA_TPROXY_REG_PORT = 3,
+	__NFTA_TPROXY_MAX = 4,
 };
 
 enum nft_trace_attributes {
@@ -17476,6 +17674,15 @@ enum tcp_ao_algo_id {
 	TCP_AO_ALGO_AES_128_CMAC = 3,
 };
 
+enum tcp_bit_set {
+	TCP_SYN_SET = 0,
+	TCP_SYNACK_SET = 1,
+	TCP_FIN_SET = 2,
+	TCP_ACK_SET = 3,
+	TCP_RST_SET = 4,
+	TCP_NONE_SET = 5,
+};
+
 enum tcp_ca_ack_event_flags {
 	CA_ACK_SLOWPATH = 1,
 	CA_ACK_WIN_UPDATE = 2,
@@ -17505,6 +17712,24 @@ enum tcp_chrono {
 	TCP_CHRONO_RWND_LIMITED = 2,
 	TCP_CHRONO_SNDBUF_LIMITED = 3,
 	__TCP_CHRONO_MAX = 4,
+};
+
+enum tcp_conntrack {
+	TCP_CONNTRACK_NONE = 0,
+	TCP_CONNTRACK_SYN_SENT = 1,
+	TCP_CONNTRACK_SYN_RECV = 2,
+	TCP_CONNTRACK_ESTABLISHED = 3,
+	TCP_CONNTRACK_FIN_WAIT = 4,
+	TCP_CONNTRACK_CLOSE_WAIT = 5,
+	TCP_CONNTRACK_LAST_ACK = 6,
+	TCP_CONNTRACK_TIME_WAIT = 7,
+	TCP_CONNTRACK_CLOSE = 8,
+	TCP_CONNTRACK_LISTEN = 9,
+	TCP_CONNTRACK_MAX = 10,
+	TCP_CONNTRACK_IGNORE = 11,
+	TCP_CONNTRACK_RETRANS = 12,
+	TCP_CONNTRACK_UNACK = 13,
+	TCP_CONNTRACK_TIMEOUT_MAX = 14,
 };
 
 enum tcp_ecn_mode {
@@ -17965,6 +18190,12 @@ enum ucount_type {
 	UCOUNT_INOTIFY_INSTANCES = 8,
 	UCOUNT_INOTIFY_WATCHES = 9,
 	UCOUNT_COUNTS = 10,
+};
+
+enum udp_conntrack {
+	UDP_CT_UNREPLIED = 0,
+	UDP_CT_REPLIED = 1,
+	UDP_CT_MAX = 2,
 };
 
 enum udp_parsable_tunnel_type {
@@ -18933,6 +19164,8 @@ typedef u64 sci_t;
 typedef u64 sector_t;
 
 typedef __u64 timeu64_t;
+
+typedef u64 u_int64_t;
 
 typedef u64 uint64_t;
 
@@ -27482,6 +27715,16 @@ struct bpf_crypto_type_list {
 	struct list_head list;
 };
 
+struct bpf_ct_opts {
+	s32 netns_id;
+	s32 error;
+	u8 l4proto;
+	u8 dir;
+	u16 ct_zone_id;
+	u8 ct_zone_dir;
+	u8 reserved[3];
+};
+
 struct bpf_ctx_arg_aux {
 	u32 offset;
 	enum bpf_reg_type reg_type;
@@ -27525,6 +27768,7 @@ struct sk_buff {
 		struct list_head tcp_tsorted_anchor;
 		long unsigned int _sk_redir;
 	};
+	long unsigned int _nfct;
 	unsigned int len;
 	unsigned int data_len;
 	__u16 mac_len;
@@ -36759,6 +37003,16 @@ struct compress_format {
 	unsigned char magic[2];
 	const char *name;
 	decompress_fn decompressor;
+};
+
+struct conntrack_gc_work {
+	struct delayed_work dwork;
+	u32 next_bucket;
+	u32 avg_timeout;
+	u32 count;
+	u32 start_time;
+	bool exiting;
+	bool early_drop;
 };
 
 struct console;
@@ -50601,6 +50855,22 @@ struct ip_auth_hdr {
 	__u8 auth_data[0];
 };
 
+struct ip_conntrack_stat {
+	unsigned int found;
+	unsigned int invalid;
+	unsigned int insert;
+	unsigned int insert_failed;
+	unsigned int clash_resolve;
+	unsigned int drop;
+	unsigned int early_drop;
+	unsigned int error;
+	unsigned int expect_new;
+	unsigned int expect_create;
+	unsigned int expect_delete;
+	unsigned int search_restart;
+	unsigned int chaintoolong;
+};
+
 struct ip_ct_sctp {
 	enum sctp_conntrack state;
 	__be32 vtag[2];
@@ -57636,6 +57906,49 @@ struct netns_nf {
 	struct ctl_table_header *nf_log_dir_header;
 	struct nf_hook_entries *hooks_ipv4[5];
 	struct nf_hook_entries *hooks_ipv6[5];
+	unsigned int defrag_ipv4_users;
+	unsigned int defrag_ipv6_users;
+};
+
+struct nf_ct_event_notifier;
+
+struct nf_generic_net {
+	unsigned int timeout;
+};
+
+struct nf_tcp_net {
+	unsigned int timeouts[14];
+	u8 tcp_loose;
+	u8 tcp_be_liberal;
+	u8 tcp_max_retrans;
+	u8 tcp_ignore_invalid_rst;
+};
+
+struct nf_udp_net {
+	unsigned int timeouts[2];
+};
+
+struct nf_icmp_net {
+	unsigned int timeout;
+};
+
+struct nf_ip_net {
+	struct nf_generic_net generic;
+	struct nf_tcp_net tcp;
+	struct nf_udp_net udp;
+	struct nf_icmp_net icmp;
+	struct nf_icmp_net icmpv6;
+};
+
+struct netns_ct {
+	u8 sysctl_log_invalid;
+	u8 sysctl_events;
+	u8 sysctl_acct;
+	u8 sysctl_tstamp;
+	u8 sysctl_checksum;
+	struct ip_conntrack_stat *stat;
+	struct nf_ct_event_notifier *nf_conntrack_event_cb;
+	struct nf_ip_net nf_ct_proto;
 };
 
 struct netns_nftables {
@@ -57703,11 +58016,14 @@ struct net {
 	struct netns_ipv4 ipv4;
 	struct netns_ipv6 ipv6;
 	struct netns_nf nf;
+	struct netns_ct ct;
 	struct netns_nftables nft;
 	struct net_generic *gen;
 	struct netns_bpf bpf;
 	u64 net_cookie;
 	struct sock *diag_nlsk;
+	long: 64;
+	long: 64;
 	long: 64;
 	long: 64;
 	long: 64;
@@ -59592,8 +59908,6 @@ struct nf_conntrack_tuple_hash {
 	struct nf_conntrack_tuple tuple;
 };
 
-struct nf_ct_ext;
-
 struct nf_ct_udp {
 	long unsigned int stream_ts;
 };
@@ -59611,6 +59925,8 @@ union nf_conntrack_proto {
 	unsigned int tmpl_padto;
 };
 
+struct nf_ct_ext;
+
 struct nf_conn {
 	struct nf_conntrack ct_general;
 	spinlock_t lock;
@@ -59624,6 +59940,180 @@ struct nf_conn {
 	union nf_conntrack_proto proto;
 };
 
+struct nf_conn___init {
+	struct nf_conn ct;
+};
+
+struct nf_conn_counter {
+	atomic64_t packets;
+	atomic64_t bytes;
+};
+
+struct nf_conn_acct {
+	struct nf_conn_counter counter[2];
+};
+
+struct nf_conntrack_helper;
+
+struct nf_conn_help {
+	struct nf_conntrack_helper *helper;
+	struct hlist_head expectations;
+	u8 expecting[4];
+	long: 0;
+	char data[32];
+};
+
+struct nf_conn_labels {
+	long unsigned int bits[2];
+};
+
+struct nf_ct_seqadj {
+	u32 correction_pos;
+	s32 offset_before;
+	s32 offset_after;
+};
+
+struct nf_conn_seqadj {
+	struct nf_ct_seqadj seq[2];
+};
+
+struct nf_conn_synproxy {
+	u32 isn;
+	u32 its;
+	u32 tsoff;
+};
+
+struct nf_ct_timeout;
+
+struct nf_conn_timeout {
+	struct nf_ct_timeout *timeout;
+};
+
+struct nf_conn_tstamp {
+	u_int64_t start;
+	u_int64_t stop;
+};
+
+struct nf_conntrack_ecache {
+	long unsigned int cache;
+	u16 ctmask;
+	u16 expmask;
+	u32 missed;
+	u32 portid;
+};
+
+struct nf_conntrack_tuple_mask {
+	struct {
+		union nf_inet_addr u3;
+		union nf_conntrack_man_proto u;
+	} src;
+};
+
+struct nf_conntrack_expect {
+	struct hlist_node lnode;
+	struct hlist_node hnode;
+	possible_net_t net;
+	struct nf_conntrack_tuple master_tuple;
+	struct nf_conntrack_tuple tuple;
+	struct nf_conntrack_tuple_mask mask;
+	refcount_t use;
+	unsigned int flags;
+	unsigned int class;
+	u16 event_mask;
+	void (*expectfn)(struct nf_conn *, struct nf_conntrack_expect *);
+	struct nf_conntrack_helper *helper;
+	struct nf_conntrack_helper *assign_helper;
+	struct nf_conn *master;
+	u32 timeout;
+	struct callback_head rcu;
+};
+
+struct nf_conntrack_expect_policy {
+	unsigned int max_expected;
+	unsigned int timeout;
+	char name[16];
+};
+
+struct nf_conntrack_helper {
+	struct hlist_node hnode;
+	struct callback_head rcu;
+	char name[16];
+	struct module *me;
+	struct nf_conntrack_expect_policy expect_policy[4];
+	refcount_t ct_refcnt;
+	u8 nfproto;
+	u8 l4proto;
+	int (*help)(struct sk_buff *, unsigned int, struct nf_conn *, enum ip_conntrack_info);
+	void (*destroy)(struct nf_conn *);
+	int (*from_nlattr)(struct nlattr *, struct nf_conn *);
+	int (*to_nlattr)(struct sk_buff *, const struct nf_conn *);
+	unsigned int expect_class_max;
+	unsigned int flags;
+	unsigned int queue_num;
+	u16 data_len;
+	char nat_mod_name[16];
+};
+
+struct nf_conntrack_l4proto {
+	u_int8_t l4proto;
+	bool allow_clash;
+	u16 nlattr_size;
+	bool (*can_early_drop)(const struct nf_conn *);
+	int (*to_nlattr)(struct sk_buff *, struct nlattr *, struct nf_conn *, bool);
+	int (*from_nlattr)(struct nlattr **, struct nf_conn *);
+	int (*tuple_to_nlattr)(struct sk_buff *, const struct nf_conntrack_tuple *);
+	unsigned int (*nlattr_tuple_size)(void);
+	int (*nlattr_to_tuple)(struct nlattr **, struct nf_conntrack_tuple *, u_int32_t);
+	const struct nla_policy *nla_policy;
+	struct {
+		int (*nlattr_to_obj)(struct nlattr **, struct net *, void *);
+		int (*obj_to_nlattr)(struct sk_buff *, const void *);
+		u16 obj_size;
+		u16 nlattr_max;
+		const struct nla_policy *nla_policy;
+	} ctnl_timeout;
+};
+
+struct nf_conntrack_nat_helper {
+	struct list_head list;
+	char mod_name[16];
+	struct module *module;
+};
+
+struct nf_conntrack_net {
+	atomic_t count;
+	unsigned int expect_count;
+	unsigned int users4;
+	unsigned int users6;
+	unsigned int users_bridge;
+	struct ctl_table_header *sysctl_header;
+};
+
+struct nf_conntrack_zone {
+	u16 id;
+	u8 flags;
+	u8 dir;
+};
+
+struct nf_ct_bridge_info {
+	struct nf_hook_ops *ops;
+	unsigned int ops_size;
+	struct module *me;
+};
+
+struct nf_ct_ext {
+	u8 offset[3];
+	u8 len;
+	long: 0;
+	char data[0];
+};
+
+struct nf_ct_helper_expectfn {
+	struct list_head head;
+	const char *name;
+	void (*expectfn)(struct nf_conn *, struct nf_conntrack_expect *);
+};
+
 struct nf_ct_hook {
 	int (*update)(struct net *, struct sk_buff *);
 	void (*destroy)(struct nf_conntrack *);
@@ -59632,6 +60122,21 @@ struct nf_ct_hook {
 	void (*set_closing)(struct nf_conntrack *);
 	int (*confirm)(struct sk_buff *);
 	u32 (*get_id)(const struct nf_conntrack *);
+};
+
+struct nf_ct_iter_data {
+	struct net *net;
+	void *data;
+	u32 portid;
+	int report;
+};
+
+struct nf_ct_timeout {
+	refcount_t refcnt;
+	__u16 l3num;
+	const struct nf_conntrack_l4proto *l4proto;
+	struct callback_head rcu;
+	char data[0];
 };
 
 struct nf_defrag_hook {
@@ -59756,6 +60261,12 @@ struct nf_loginfo {
 	} u;
 };
 
+struct nf_nat_hook {
+	int (*parse_nat_setup)(struct nf_conn *, enum nf_nat_manip_type, const struct nlattr *);
+	void (*decode_session)(struct sk_buff *, struct flowi *);
+	void (*remove_nat_bysrc)(struct nf_conn *);
+};
+
 struct nf_queue_entry {
 	struct list_head list;
 	struct rhash_head hash_node;
@@ -59783,6 +60294,11 @@ struct nf_sockopt_ops {
 	int get_optmax;
 	int (*get)(struct sock *, int, void *, int *);
 	struct module *owner;
+};
+
+struct nf_tcp_invalid_log {
+	enum nf_tcp_invalid_log_type type;
+	u32 value;
 };
 
 struct nfgenmsg {
@@ -60101,6 +60617,41 @@ struct nft_counter_percpu_priv {
 struct nft_counter_tot {
 	s64 bytes;
 	s64 packets;
+};
+
+struct nft_ct {
+	enum nft_ct_keys key: 8;
+	enum ip_conntrack_dir dir: 8;
+	u8 len;
+	union {
+		u8 dreg;
+		u8 sreg;
+	};
+};
+
+struct nft_ct_expect_obj {
+	u16 l3num;
+	__be16 dport;
+	u8 l4proto;
+	u8 size;
+	u32 timeout;
+	struct nf_conntrack_helper *helper;
+};
+
+struct nft_ct_expect_data {
+	struct nft_ct_expect_obj obj;
+	enum ip_conntrack_dir dir;
+};
+
+struct nft_ct_frag6_pernet {
+	struct ctl_table_header *nf_frag_frags_hdr;
+	struct fqdir *fqdir;
+};
+
+struct nft_ct_helper_obj {
+	struct nf_conntrack_helper *helper4;
+	struct nf_conntrack_helper *helper6;
+	u8 l4proto;
 };
 
 struct nft_ctx {
@@ -60801,6 +61352,16 @@ struct nft_set_type {
 	u32 features;
 };
 
+struct nft_socket {
+	enum nft_socket_keys key: 8;
+	u8 level;
+	u8 level_user;
+	u8 len;
+	union {
+		u8 dreg;
+	};
+};
+
 struct nft_stats {
 	u64 bytes;
 	u64 pkts;
@@ -60835,6 +61396,12 @@ struct nft_table {
 struct nft_timeout {
 	u64 timeout;
 	u64 expiration;
+};
+
+struct nft_tproxy {
+	u8 sreg_addr;
+	u8 sreg_port;
+	u8 family;
 };
 
 struct nft_traceinfo {
@@ -70452,9 +71019,66 @@ struct sys_off_handler {
 	struct device *dev;
 };
 
+struct syscall_args {
+	char *ptr_array[3];
+	int read[3];
+	int uargs;
+};
+
 struct syscall_info {
 	__u64 sp;
 	struct seccomp_data data;
+};
+
+struct syscall_metadata {
+	const char *name;
+	int syscall_nr;
+	u8 nb_args: 7;
+	u8 user_arg_is_str: 1;
+	s8 user_arg_size;
+	short int user_mask;
+	const char **types;
+	const char **args;
+	struct list_head enter_fields;
+	struct trace_event_call *enter_event;
+	struct trace_event_call *exit_event;
+};
+
+struct syscall_tp_t {
+	struct trace_entry ent;
+	int syscall_nr;
+	long unsigned int ret;
+};
+
+struct syscall_tp_t___2 {
+	struct trace_entry ent;
+	int syscall_nr;
+	long unsigned int args[6];
+};
+
+struct syscall_trace_enter {
+	struct trace_entry ent;
+	int nr;
+	long unsigned int args[0];
+};
+
+struct syscall_trace_exit {
+	struct trace_entry ent;
+	int nr;
+	long int ret;
+};
+
+struct trace_user_buf;
+
+struct trace_user_buf_info {
+	struct trace_user_buf *tbuf;
+	size_t size;
+	int ref;
+};
+
+struct syscall_user_buffer {
+	struct trace_user_buf_info buf;
+	struct callback_head rcu;
 };
 
 struct syscall_user_dispatch {};
@@ -73232,6 +73856,10 @@ struct trace_array {
 	struct trace_pid_list *filtered_pids;
 	struct trace_pid_list *filtered_no_pids;
 	arch_spinlock_t max_lock;
+	int sys_refcount_enter;
+	int sys_refcount_exit;
+	struct trace_event_file *enter_syscall_files[473];
+	struct trace_event_file *exit_syscall_files[473];
 	int stop_count;
 	int clock_id;
 	int nr_topts;
@@ -77729,12 +78357,6 @@ struct trace_subsystem_dir {
 
 struct trace_user_buf {
 	char *buf;
-};
-
-struct trace_user_buf_info {
-	struct trace_user_buf *tbuf;
-	size_t size;
-	int ref;
 };
 
 struct tracefs_dir_ops {
@@ -83720,6 +84342,12 @@ extern struct bpf_crypto_ctx *bpf_crypto_ctx_create(const struct bpf_crypto_para
 extern void bpf_crypto_ctx_release(struct bpf_crypto_ctx *ctx) __weak __ksym;
 extern int bpf_crypto_decrypt(struct bpf_crypto_ctx *ctx, const struct bpf_dynptr *src, const struct bpf_dynptr *dst, const struct bpf_dynptr *siv__nullable) __weak __ksym;
 extern int bpf_crypto_encrypt(struct bpf_crypto_ctx *ctx, const struct bpf_dynptr *src, const struct bpf_dynptr *dst, const struct bpf_dynptr *siv__nullable) __weak __ksym;
+extern int bpf_ct_change_status(struct nf_conn *nfct, u32 status) __weak __ksym;
+extern int bpf_ct_change_timeout(struct nf_conn *nfct, u32 timeout) __weak __ksym;
+extern struct nf_conn *bpf_ct_insert_entry(struct nf_conn___init *nfct_i) __weak __ksym;
+extern void bpf_ct_release(struct nf_conn *nfct) __weak __ksym;
+extern int bpf_ct_set_status(const struct nf_conn___init *nfct, u32 status) __weak __ksym;
+extern void bpf_ct_set_timeout(struct nf_conn___init *nfct, u32 timeout) __weak __ksym;
 extern int bpf_dynptr_adjust(struct bpf_dynptr *p, u64 start, u64 end) __weak __ksym;
 extern int bpf_dynptr_clone(const struct bpf_dynptr *p, struct bpf_dynptr *clone__uninit) __weak __ksym;
 extern int bpf_dynptr_copy(const struct bpf_dynptr *dst_ptr, u64 dst_off, const struct bpf_dynptr *src_ptr, u64 src_off, u64 size) __weak __ksym;
@@ -83841,6 +84469,8 @@ extern int bpf_send_signal_task(struct task_struct *task, int sig, enum pid_type
 extern __u64 *bpf_session_cookie(void *ctx) __weak __ksym;
 extern bool bpf_session_is_return(void *ctx) __weak __ksym;
 extern int bpf_sk_assign_tcp_reqsk(struct __sk_buff *s, struct sock *sk, struct bpf_tcp_req_attrs *attrs, int attrs__sz) __weak __ksym;
+extern struct nf_conn___init *bpf_skb_ct_alloc(struct __sk_buff *skb_ctx, struct bpf_sock_tuple *bpf_tuple, u32 tuple__sz, struct bpf_ct_opts *opts, u32 opts__sz) __weak __ksym;
+extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb_ctx, struct bpf_sock_tuple *bpf_tuple, u32 tuple__sz, struct bpf_ct_opts *opts, u32 opts__sz) __weak __ksym;
 extern int bpf_sock_addr_set_sun_path(struct bpf_sock_addr_kern *sa_kern, const u8 *sun_path, u32 sun_path__sz) __weak __ksym;
 extern int bpf_sock_destroy(struct sock_common *sock) __weak __ksym;
 extern int bpf_sock_ops_enable_tx_tstamp(struct bpf_sock_ops_kern *skops, u64 flags) __weak __ksym;
@@ -83874,6 +84504,8 @@ extern int bpf_timer_cancel_async(struct bpf_timer *timer) __weak __ksym;
 extern int bpf_wq_init(struct bpf_wq *wq, void *p__const_map, unsigned int flags) __weak __ksym;
 extern int bpf_wq_set_callback(struct bpf_wq *wq, int (*callback_fn)(void *, int *, void *), unsigned int flags) __weak __ksym;
 extern int bpf_wq_start(struct bpf_wq *wq, unsigned int flags) __weak __ksym;
+extern struct nf_conn___init *bpf_xdp_ct_alloc(struct xdp_md *xdp_ctx, struct bpf_sock_tuple *bpf_tuple, u32 tuple__sz, struct bpf_ct_opts *opts, u32 opts__sz) __weak __ksym;
+extern struct nf_conn *bpf_xdp_ct_lookup(struct xdp_md *xdp_ctx, struct bpf_sock_tuple *bpf_tuple, u32 tuple__sz, struct bpf_ct_opts *opts, u32 opts__sz) __weak __ksym;
 extern int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_hash_type *rss_type) __weak __ksym;
 extern int bpf_xdp_metadata_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp) __weak __ksym;
 extern int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *vlan_proto, u16 *vlan_tci) __weak __ksym;
