@@ -247,19 +247,17 @@ int arphrd_l2_len(__u32 arphrd)
 	}
 }
 
-void link_tag(int fd, char tag[LINK_TAG])
+int chain_get(__u32 ifindex, enum bpf_attach_type type, struct chain *chain)
 {
-	char path[64], line[128];
-	FILE *f;
+	LIBBPF_OPTS(bpf_prog_query_opts, opts, .prog_ids = chain->ids, .link_ids = chain->links,
+		    .count = CHAIN_MAX);
 
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "re");
-	if (!f)
-		return;
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "prog_tag: %16[0-9a-f]", tag) == 1)
-			break;
-	fclose(f);
+	memset(chain, 0, sizeof(*chain));
+	if (bpf_prog_query_opts(ifindex, type, &opts))
+		return -errno;
+	chain->revision = opts.revision;
+	chain->n = opts.count;
+	return 0;
 }
 
 /* --- pins --- */
@@ -311,6 +309,51 @@ int pin_dir_remove(const char *dir)
 			err = -errno;
 	closedir(d);
 	return !err && rmdir(dir) ? -errno : err;
+}
+
+/* Elsewhere it takes CAP_SYS_ADMIN. Where there is none, it stays empty. */
+static void link_tag(int fd, char tag[LINK_TAG])
+{
+	char path[64], line[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "prog_tag: %16[0-9a-f]", tag) == 1)
+			break;
+	fclose(f);
+}
+
+int link_open(const char *dir, const char *name, struct pinned_link *link)
+{
+	struct bpf_link_info info = {};
+	__u32 len = sizeof(info);
+
+	memset(link, 0, sizeof(*link));
+	link->fd = pin_get(dir, name);
+	if (link->fd < 0) {
+		int err = link->fd;
+
+		link->fd = -1;
+		return err == -ENOENT ? 0 : err;
+	}
+	if (bpf_link_get_info_by_fd(link->fd, &info, &len))
+		return -errno;
+	link->id = info.id;
+	link->prog_id = info.prog_id;
+	link->ifindex = info.type == BPF_LINK_TYPE_NETKIT ? info.netkit.ifindex : info.tcx.ifindex;
+	link_tag(link->fd, link->tag);
+	return 0;
+}
+
+void link_close(struct pinned_link *link)
+{
+	if (link->fd >= 0)
+		close(link->fd);
+	link->fd = -1;
 }
 
 int pins_check(void)

@@ -109,9 +109,24 @@ __u64 netns_cookie(void);
 /* Bytes of link-layer header that programs see at a device of that kind; -1: not known. */
 int arphrd_l2_len(__u32 arphrd);
 
+/* The programs at a hook of a device, in order. */
+#define CHAIN_MAX 64
+struct chain {
+	__u64 revision;
+	__u32 n, ids[CHAIN_MAX];
+	__u32 links[CHAIN_MAX];	/* 0: attached without a link */
+};
+
+/* 0 or -errno: -EINVAL the kernel has no such hook, -ENXIO the device is no netkit. */
+int chain_get(__u32 ifindex, enum bpf_attach_type type, struct chain *chain);
+
 #define LINK_TAG 17
-/* Of a link's program; elsewhere it takes CAP_SYS_ADMIN. Where there is none, as it was. */
-void link_tag(int fd, char tag[LINK_TAG]);
+struct pinned_link {
+	int fd;			/* -1: not pinned */
+	__u32 id, prog_id;
+	__u32 ifindex;		/* 0: the link is dead */
+	char tag[LINK_TAG];	/* of the program */
+};
 
 /* --- pins --- */
 
@@ -128,6 +143,10 @@ int pin_put(int fd, const char *dir, const char *name);
 int pin_unlink(const char *dir, const char *name);
 /* A directory, if it is there, with its pins. */
 int pin_dir_remove(const char *dir);
+
+/* A link at tcx or netkit. 0, also where there is no such pin, or -errno. */
+int link_open(const char *dir, const char *name, struct pinned_link *link);
+void link_close(struct pinned_link *link);
 
 /* Whether pins can be at all: DONE, or an exit code and a message. */
 int pins_check(void);

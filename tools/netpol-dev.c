@@ -150,27 +150,6 @@ bool np_inst_parse(const char *name, __u64 *netns, __u32 *ifindex)
 	return true;
 }
 
-static int link_open(const char *dir, enum np_hook hook, struct np_link *link)
-{
-	struct bpf_link_info info = {};
-	__u32 len = sizeof(info);
-
-	link->fd = pin_get(dir, np_hooks[hook].pin);
-	if (link->fd == -ENOENT) {
-		link->fd = -1;
-		return 0;
-	}
-	if (link->fd < 0)
-		return link->fd;
-	if (bpf_link_get_info_by_fd(link->fd, &info, &len))
-		return -errno;
-	link->id = info.id;
-	link->prog_id = info.prog_id;
-	link->ifindex = info.type == BPF_LINK_TYPE_NETKIT ? info.netkit.ifindex : info.tcx.ifindex;
-	link_tag(link->fd, link->tag);
-	return 0;
-}
-
 int np_inst_open(const char *name, struct np_inst *inst)
 {
 	struct bpf_map_info info = {};
@@ -192,17 +171,14 @@ int np_inst_open(const char *name, struct np_inst *inst)
 	inst->state_id = info.id;
 	close(fd);
 	for (int i = 0; !err && i < NP_HOOKS; i++)
-		err = link_open(inst->dir, i, &inst->link[i]);
+		err = link_open(inst->dir, np_hooks[i].pin, &inst->link[i]);
 	return err;
 }
 
 void np_inst_close(struct np_inst *inst)
 {
-	for (int i = 0; i < NP_HOOKS; i++) {
-		if (inst->link[i].fd >= 0)
-			close(inst->link[i].fd);
-		inst->link[i].fd = -1;
-	}
+	for (int i = 0; i < NP_HOOKS; i++)
+		link_close(&inst->link[i]);
 }
 
 bool np_inst_links_dead(const struct np_inst *inst)
@@ -220,18 +196,18 @@ bool np_inst_links_dead(const struct np_inst *inst)
 /* Whether the live links of an instance are at this device; false as well if there are none. */
 static bool inst_is_at(const struct np_inst *inst, const struct np_dev *dev)
 {
-	struct np_chain chain;
+	struct chain chain;
 
 	for (int i = 0; i < NP_HOOKS; i++) {
-		const struct np_link *link = &inst->link[i];
+		const struct pinned_link *link = &inst->link[i];
 
 		/* The kernel tells the ifindex of the netkit device whose packets are seen. */
 		if (link->fd < 0 || !link->ifindex ||
 		    (i != NP_PEER && link->ifindex != dev->ifindex) ||
-		    np_chain_get(dev, i, NULL, &chain))
+		    chain_get(dev->ifindex, np_hooks[i].type, &chain))
 			continue;
 		for (__u32 k = 0; k < chain.n; k++)
-			if (chain.prog[k].link_id == link->id)
+			if (chain.links[k] == link->id)
 				return true;
 	}
 	return false;
@@ -330,26 +306,25 @@ int np_prog_get(__u32 id, const struct np_inst *inst, struct np_prog *prog)
 int np_chain_get(const struct np_dev *dev, enum np_hook hook, const struct np_inst *inst,
 		 struct np_chain *chain)
 {
-	__u32 progs[NP_PROGS_MAX] = {}, links[NP_PROGS_MAX] = {};
-	LIBBPF_OPTS(bpf_prog_query_opts, opts, .prog_ids = progs, .link_ids = links,
-		    .count = NP_PROGS_MAX);
+	struct chain all;
+	int err = chain_get(dev->ifindex, np_hooks[hook].type, &all);
 
 	memset(chain, 0, sizeof(*chain));
-	if (bpf_prog_query_opts(dev->ifindex, np_hooks[hook].type, &opts))
-		return -errno;
-	chain->revision = opts.revision;
-	chain->n = opts.count;
+	if (err)
+		return err;
+	chain->revision = all.revision;
+	chain->n = all.n;
 	for (__u32 i = 0; i < chain->n; i++) {
 		struct np_prog *prog = &chain->prog[i];
 
-		prog->link_id = links[i];
+		prog->link_id = all.links[i];
 		/* Without inst only the order is asked for. EPERM: the id is all one can know. */
 		if (!inst)
-			prog->id = progs[i];
+			prog->id = all.ids[i];
 		else
-			np_prog_get(progs[i], inst, prog);
+			np_prog_get(all.ids[i], inst, prog);
 		if (inst && inst->exists && inst->link[hook].fd >= 0 &&
-		    inst->link[hook].id == links[i]) {
+		    inst->link[hook].id == all.links[i]) {
 			prog->owner = NP_OURS;
 			memcpy(prog->tag, inst->link[hook].tag, sizeof(prog->tag));
 		}

@@ -50,20 +50,13 @@ struct np_dev {
 /* Name or index. 0 or -errno. */
 int np_dev_find(const char *text, struct np_dev *dev);
 
-struct np_link {
-	int fd;				/* -1: not pinned */
-	__u32 id, prog_id;
-	__u32 ifindex;			/* 0: the link is dead */
-	char tag[LINK_TAG];
-};
-
 struct np_inst {
 	char name[PIN_PATH / 2];
 	char dir[PIN_PATH];
 	bool exists;
 	bool moved;			/* found by its links: the device changed its netns */
 	__u32 state_id;			/* of np_state: a program that uses this map is ours */
-	struct np_link link[NP_HOOKS];
+	struct pinned_link link[NP_HOOKS];
 };
 
 /* "nsC_ifN" -> cookie and ifindex. */
@@ -85,8 +78,6 @@ int np_dir_remove(const char *name);
 int np_dir_list(bool half_made, char ***names);
 void np_dir_list_free(char **names);
 
-#define NP_PROGS_MAX	64
-
 enum np_owner { NP_FOREIGN, NP_OURS, NP_STRAY };	/* stray: netpol, but of no instance here */
 
 struct np_prog {
@@ -101,7 +92,7 @@ struct np_prog {
 struct np_chain {
 	__u64 revision;
 	__u32 n;
-	struct np_prog prog[NP_PROGS_MAX];
+	struct np_prog prog[CHAIN_MAX];
 };
 
 /*

@@ -258,7 +258,7 @@ static int link_pin(struct site *s, int fd)
 
 static int attach_link(struct site *s)
 {
-	struct np_link *link = &s->inst.link[s->hook];
+	struct pinned_link *link = &s->inst.link[s->hook];
 	const char *hook = np_hooks[s->hook].name;
 	bool live = link->fd >= 0 && link->ifindex;
 	int fd, err;
@@ -484,7 +484,7 @@ static int verb_attach(int argc, char **argv)
 
 static int link_drop(struct site *s, bool *found)
 {
-	struct np_link *link = &s->inst.link[s->hook];
+	struct pinned_link *link = &s->inst.link[s->hook];
 	int err;
 
 	if (link->fd < 0)

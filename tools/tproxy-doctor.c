@@ -158,11 +158,11 @@ static void check_order(const struct tp_dev *dev, const struct tp_inst *inst)
 {
 	enum bpf_attach_type type = tp_hooks[inst->set->conf.hook].type;
 	char name[BPF_OBJ_NAME_LEN];
-	struct tp_chain chain;
+	struct chain chain;
 
-	if (tp_chain_get(dev->ifindex, type, &chain))
+	if (chain_get(dev->ifindex, type, &chain))
 		return;
-	for (__u32 i = 0; i < chain.n && chain.links[i] != inst->link_id; i++) {
+	for (__u32 i = 0; i < chain.n && chain.links[i] != inst->link.id; i++) {
 		if (!strncmp(tp_prog_name(chain.ids[i], name), "podlink_", 8))
 			say(true, dev->name, "tproxy detach and attach it again",
 			    "podlink's program %u is in front and redirects packets away",

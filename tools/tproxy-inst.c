@@ -74,18 +74,6 @@ int tp_dev_get(const char *text, struct tp_dev *dev)
 
 /* --- what is attached --- */
 
-int tp_chain_get(__u32 ifindex, enum bpf_attach_type type, struct tp_chain *chain)
-{
-	LIBBPF_OPTS(bpf_prog_query_opts, opts, .prog_ids = chain->ids, .link_ids = chain->links,
-		    .prog_cnt = TP_CHAIN);
-
-	memset(chain, 0, sizeof(*chain));
-	if (bpf_prog_query_opts(ifindex, type, &opts))
-		return -errno;
-	chain->n = opts.prog_cnt;
-	return 0;
-}
-
 const char *tp_prog_name(__u32 id, char name[BPF_OBJ_NAME_LEN])
 {
 	struct bpf_prog_info info = {};
@@ -99,27 +87,6 @@ const char *tp_prog_name(__u32 id, char name[BPF_OBJ_NAME_LEN])
 		memcpy(name, info.name, BPF_OBJ_NAME_LEN);
 	close(fd);
 	return name;
-}
-
-static int link_open(struct tp_inst *inst)
-{
-	struct bpf_link_info info = {};
-	__u32 len = sizeof(info);
-
-	inst->link = pin_get(inst->dir, "link");
-	if (inst->link == -ENOENT) {
-		inst->link = -1;
-		return 0;
-	}
-	if (inst->link < 0)
-		return inst->link;
-	if (bpf_link_get_info_by_fd(inst->link, &info, &len))
-		return -errno;
-	inst->link_id = info.id;
-	inst->prog_id = info.prog_id;
-	inst->at = info.type == BPF_LINK_TYPE_NETKIT ? info.netkit.ifindex : info.tcx.ifindex;
-	link_tag(inst->link, inst->tag);
-	return 0;
 }
 
 static void set_take(struct tp_set *set, const struct tproxy__rodata *c)
@@ -145,7 +112,7 @@ static void set_read(struct tp_inst *inst)
 	char pin[32];
 	int fd;
 
-	snprintf(pin, sizeof(pin), "conf%u", inst->prog_id);
+	snprintf(pin, sizeof(pin), "conf%u", inst->link.prog_id);
 	fd = pin_get(inst->dir, pin);
 	if (c && fd >= 0 && !bpf_map_get_info_by_fd(fd, &info, &len) &&
 	    info.value_size == sizeof(*c) && !bpf_map_lookup_elem(fd, &zero, c)) {
@@ -164,21 +131,21 @@ static void set_read(struct tp_inst *inst)
 
 int tp_inst_open(const struct tp_dev *dev, struct tp_inst *inst)
 {
-	struct tp_chain chain;
+	struct chain chain;
 	int err;
 
 	memset(inst, 0, sizeof(*inst));
 	snprintf(inst->dir, sizeof(inst->dir), "%s/ns%llu_if%u", TP_ROOT,
 		 (unsigned long long)dev->netns, dev->ifindex);
-	err = link_open(inst);
-	if (err || inst->link < 0 || !inst->at)
+	err = link_open(inst->dir, "link", &inst->link);
+	if (err || inst->link.fd < 0 || !inst->link.ifindex)
 		return err;
 	/* a device that moved to another namespace took the link along */
 	for (int i = 0; !inst->there && i < TP_HOOKS; i++) {
-		if (tp_chain_get(dev->ifindex, tp_hooks[i].type, &chain))
+		if (chain_get(dev->ifindex, tp_hooks[i].type, &chain))
 			continue;
 		for (__u32 k = 0; k < chain.n; k++)
-			inst->there |= chain.links[k] == inst->link_id;
+			inst->there |= chain.links[k] == inst->link.id;
 	}
 	if (inst->there)
 		set_read(inst);
@@ -187,9 +154,7 @@ int tp_inst_open(const struct tp_dev *dev, struct tp_inst *inst)
 
 void tp_inst_close(struct tp_inst *inst)
 {
-	if (inst->link >= 0)
-		close(inst->link);
-	inst->link = -1;
+	link_close(&inst->link);
 	free(inst->set);
 	inst->set = NULL;
 }
@@ -297,12 +262,12 @@ static int attach(const struct tp_dev *dev, int prog, const struct tp_hook_desc 
 {
 	LIBBPF_OPTS(bpf_link_create_opts, opts);
 	char name[BPF_OBJ_NAME_LEN];
-	struct tp_chain chain;
+	struct chain chain;
 	int fd;
 
 	if (first) {
 		opts.flags = BPF_F_BEFORE;
-	} else if (!tp_chain_get(dev->ifindex, hook->type, &chain)) {
+	} else if (!chain_get(dev->ifindex, hook->type, &chain)) {
 		for (__u32 i = 0; i < chain.n; i++) {
 			if (strncmp(tp_prog_name(chain.ids[i], name), "podlink_", 8))
 				continue;
@@ -393,7 +358,7 @@ int tp_inst_put(const struct tp_dev *dev, struct tp_inst *inst, const struct tp_
 						 "");
 		goto out;
 	}
-	*changed = !inst->there || !inst->set || strcmp(tag, inst->tag) ||
+	*changed = !inst->there || !inst->set || strcmp(tag, inst->link.tag) ||
 		   memcmp(inst->set, set, sizeof(*set));
 	rc = DONE;
 	if (!*changed || asked.dry_run)
@@ -404,7 +369,8 @@ int tp_inst_put(const struct tp_dev *dev, struct tp_inst *inst, const struct tp_
 	}
 	err = pin_conf(skel, inst->dir, id);
 	if (!err)
-		err = bpf_link_update(inst->link, bpf_program__fd(skel->progs.tproxy_divert), NULL);
+		err = bpf_link_update(inst->link.fd, bpf_program__fd(skel->progs.tproxy_divert),
+				      NULL);
 	if (!err)
 		err = stale(inst->dir, id, false, &n);
 	if (err) {
@@ -419,11 +385,9 @@ out:
 
 int tp_inst_remove(struct tp_inst *inst)
 {
-	int err = inst->link >= 0 ? pin_unlink(inst->dir, "link") : 0;
+	int err = inst->link.fd >= 0 ? pin_unlink(inst->dir, "link") : 0;
 
-	if (inst->link >= 0)
-		close(inst->link);
-	inst->link = -1;
+	link_close(&inst->link);
 	if (!err)
 		err = pin_dir_remove(inst->dir);
 	if (!err)
@@ -453,7 +417,7 @@ static int sweep_own(struct tp_dev *dev, bool dry_run, struct tp_dead *dead, boo
 	} else {
 		/* one that cannot be read may need them */
 		*routed = !inst.set || tp_hooks[inst.set->conf.hook].routed;
-		stale(inst.dir, inst.prog_id, dry_run, &dead->stale);
+		stale(inst.dir, inst.link.prog_id, dry_run, &dead->stale);
 	}
 	tp_inst_close(&inst);
 	return rc;
@@ -461,14 +425,14 @@ static int sweep_own(struct tp_dev *dev, bool dry_run, struct tp_dead *dead, boo
 
 static int sweep_other(const char *name, bool dry_run, struct tp_dead *dead)
 {
-	struct tp_inst inst = {.link = -1};
+	struct tp_inst inst = {.link.fd = -1};
 	int err, rc = DONE;
 
 	if (!pin_path(inst.dir, TP_ROOT, name))
 		return DONE;
-	err = link_open(&inst);
+	err = link_open(inst.dir, "link", &inst.link);
 	/* a device that lives in a namespace we are not in has its link there */
-	if (!err && !inst.at) {
+	if (!err && !inst.link.ifindex) {
 		dead->others++;
 		rc = dry_run ? DONE : tp_inst_remove(&inst);
 	}

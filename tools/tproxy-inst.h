@@ -48,10 +48,7 @@ int tp_dev_get(const char *text, struct tp_dev *dev);
 struct tp_inst {
 	char dir[PIN_PATH];
 	bool there; /* the link is alive, at the device */
-	int link;   /* -1: not pinned */
-	__u32 link_id, prog_id;
-	__u32 at; /* what the link says: 0 is nowhere */
-	char tag[LINK_TAG];
+	struct pinned_link link;
 	struct tp_set *set; /* NULL: cannot be read */
 };
 
@@ -80,14 +77,7 @@ struct tp_dead {
 
 int tp_sweep(struct tp_net *net, bool dry_run, struct tp_dead *dead);
 
-/* The programs at a hook: how many, or -errno. */
-#define TP_CHAIN 64
-struct tp_chain {
-	__u32 n, ids[TP_CHAIN], links[TP_CHAIN];
-};
-
-int tp_chain_get(__u32 ifindex, enum bpf_attach_type type, struct tp_chain *chain);
-/* Its name; "": not to be read. */
+/* The name of a program; "": not to be read. */
 const char *tp_prog_name(__u32 id, char name[BPF_OBJ_NAME_LEN]);
 
 /* Whether the kernel has a function, by its BTF. */

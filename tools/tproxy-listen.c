@@ -237,7 +237,7 @@ static int enter(const struct tp_dev *dev, const struct tp_inst *inst, const str
 int verb_register(int argc, char **argv)
 {
 	struct found f = {.fd = {-1, -1, -1, -1}};
-	struct tp_inst inst = {.link = -1};
+	struct tp_inst inst = {.link.fd = -1};
 	int fds[SOCKETS_MAX], rc, lock = -1;
 	struct tp_dev dev;
 	size_t n = 0;

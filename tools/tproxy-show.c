@@ -114,7 +114,7 @@ static int show_one(const struct tp_dev *dev, const struct tp_inst *inst, json_t
 			"ifindex", dev->ifindex, "hook", tp_hooks[set->conf.hook].name, "to", to,
 			"on_missing", tp_missing_words[set->conf.missing], "rules", rules,
 			"excepted_senders", senders, "listeners", listeners(inst), "program",
-			inst->prog_id, "link", inst->link_id);
+			inst->link.prog_id, "link", inst->link.id);
 	if (doc && tp_hooks[set->conf.hook].routed)
 		json_object_set_new(doc, "route",
 				    json_pack("{s:i, s:i}", "mark", TP_MARK, "table", TP_TABLE));

@@ -126,7 +126,7 @@ static int check_kernel(const char *dev, int hook)
 
 static int attach(int argc, char **argv)
 {
-	struct tp_inst inst = {.link = -1};
+	struct tp_inst inst = {.link.fd = -1};
 	bool routes = false, changed = false;
 	int hook, rc, err, lock = -1;
 	struct tp_set *set = NULL;
@@ -193,7 +193,7 @@ out:
 
 static int detach(int argc, char **argv)
 {
-	struct tp_inst inst = {.link = -1};
+	struct tp_inst inst = {.link.fd = -1};
 	struct tp_net net = {};
 	int rc, found, err, lock = -1;
 	struct tp_dead dead;
@@ -237,7 +237,7 @@ static int change_rule(const char *verb, int argc, char **argv)
 	static const char *const protos[] = {"tcp", "udp", "both"};
 	bool add = !strcmp(verb, "add"), except = false, changed = false;
 	__u8 bits = env.protos;
-	struct tp_inst inst = {.link = -1};
+	struct tp_inst inst = {.link.fd = -1};
 	char text[512] = "", name[TP_NAME], *word, *save, *where = NULL;
 	struct tp_sender sender;
 	const char *why = "";
