@@ -174,14 +174,19 @@ static void check_order(const struct tp_dev *dev, const struct tp_inst *inst)
 	}
 }
 
-static void check_net(struct tp_net *net, const struct tp_dev *dev, const struct tp_set *set)
+static void check_net(struct tp_net *net, const struct tp_dev *dev, const struct tp_set *set,
+		      bool look)
 {
 	bool missing = false;
 
 	if (!tp_hooks[set->conf.hook].routed)
 		return;
-	if (!tp_net_enter(net, dev->name, true, &missing) && missing)
-		say(true, dev->name, "tproxy attach it again",
+	if (tp_net_enter(net, dev->name, look, &missing))
+		say(true, dev->name, "see the message before this",
+		    "its routing rules and the routes of table %d cannot be %s", TP_TABLE,
+		    look ? "read" : "added");
+	else if (missing)
+		say(look, dev->name, look ? "tproxy doctor --fix adds it" : "added",
 		    "a routing rule for it or a route of table %d is missing; was it renamed?",
 		    TP_TABLE);
 	if (set->conf.hook == TP_TCX_EGRESS && tp_early_demux())
@@ -214,7 +219,7 @@ static void check_senders(const struct tp_dev *dev, const struct tp_set *set)
 			    "%s is gone, or is another one by now", set->names[i]);
 }
 
-static void check_dev(struct tp_net *net, const struct tp_dev *dev)
+static void check_dev(struct tp_net *net, const struct tp_dev *dev, bool look)
 {
 	struct tp_inst inst;
 
@@ -224,7 +229,7 @@ static void check_dev(struct tp_net *net, const struct tp_dev *dev)
 		say(true, dev->name, "tproxy attach it again",
 		    "its program is of another tproxy and cannot be read");
 	} else if (inst.there) {
-		check_net(net, dev, inst.set);
+		check_net(net, dev, inst.set, look);
 		check_listeners(dev, &inst);
 		check_order(dev, &inst);
 		check_senders(dev, inst.set);
@@ -271,7 +276,7 @@ int verb_doctor(int argc, char **argv)
 		all = if_nameindex();
 	for (struct if_nameindex *i = all; i && i->if_index; i++)
 		if (!tp_dev_get(i->if_name, &dev))
-			check_dev(&net, &dev);
+			check_dev(&net, &dev, look);
 	if (all)
 		if_freenameindex(all);
 	pins_unlock(lock);

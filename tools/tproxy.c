@@ -383,7 +383,8 @@ static const struct argp_option options[] = {
 	{"clear", OPT_CLEAR, NULL, 0, "register: none any more", 0},
 	{"count", OPT_COUNT, "N", 0, "log: end after so many lines", 0},
 	{"seconds", OPT_SECONDS, "N", 0, "log: end after this time", 0},
-	{"fix", OPT_FIX, NULL, 0, "doctor: remove what is ours and dead", 0},
+	{"fix", OPT_FIX, NULL, 0,
+	 "doctor: remove what is ours and dead, add routing rules and routes that are missing", 0},
 	{}};
 
 static void word_arg(struct argp_state *state, const char *option, const char *arg,
