@@ -20,6 +20,7 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_queue.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -1140,6 +1141,106 @@ static void test_fragments(void)
 	}
 }
 
+/* --- packets are fragmented on their way into a tunnel */
+
+/* Fragments that the host has made. */
+static unsigned long fragments(void)
+{
+	unsigned long n = 0;
+	char line[1024];
+	FILE *f;
+
+	enter(host);
+	f = fopen("/proc/thread-self/net/snmp", "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "Ip: %*d %*d %*d %*d %*d %*d %*d %*d %*d %*d %*d %*d %*d %*d %*d "
+				 "%*d %*d %*d %lu", &n) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* What the socket is charged for as if it had sent it. */
+static int charged(int s)
+{
+	int n;
+
+	must(ioctl(s, SIOCOUTQ, &n));
+	return n;
+}
+
+/*
+ * In one buffer, or as a list of them that the pod's stack would have sent as fragments: the
+ * MTU of the route counts while the datagram is made, that of the device when it is sent.
+ */
+static void send_big(int c, int family, bool list)
+{
+	int level = family == AF_INET ? SOL_IP : SOL_IPV6;
+	int name = family == AF_INET ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER;
+	int route = IP_PMTUDISC_DONT, device = IP_PMTUDISC_OMIT;
+	static char data[3000];
+
+	must(setsockopt(c, level, name, list ? &route : &device, sizeof(int)));
+	must(send(c, data, sizeof(data), MSG_MORE));
+	must(setsockopt(c, level, name, &device, sizeof(int)));
+	must(send(c, data, 8, 0));
+}
+
+static void test_tunnel(void)
+{
+	struct skassign_job *job = job_at(AT_INGRESS);
+	struct sockaddr_storage a;
+	unsigned long made;
+	int family, s, c;
+	socklen_t len;
+	__u32 base;
+
+	enter(pod);
+	shell("ip link set %s mtu 9000 && ip route change default via 10.0.0.1 mtu 1500 && "
+	      "ip -6 route change default via fd00::1 mtu 1500", pod_dev);
+	enter(host);
+	shell("ip link set %s mtu 9000 && ip link add up0 mtu 2000 type dummy && "
+	      "ip link set up0 up && ip addr add 198.51.100.1/24 dev up0 && "
+	      "ip link add gre1 mtu 9000 type gre local 198.51.100.1 remote 198.51.100.9 "
+	      "nopmtudisc && ip link set gre1 up && tc qdisc add dev up0 root plug limit 1000000",
+	      host_dev);
+	job->then = SKASSIGN_REDIRECT;
+	job->ifindex = ifindex("gre1");
+	attach(AT_INGRESS, host, host_dev);
+	for_each(family, families) {
+		for (int list = 0; list < 2; list++) {
+			const char *f = family_names[family], *kind = list ? "list" : "buffer";
+
+			s = proxy(host, family, SOCK_DGRAM, false);
+			base = refs(host, SOCK_DGRAM);
+			len = nowhere(&a, family);
+			c = new_socket(pod, family, SOCK_DGRAM);
+			must(connect(c, (void *)&a, len));
+			report_at(AT_INGRESS)->assigned = 0;
+			made = fragments();
+			send_big(c, family, list);
+			for (int i = 0; i < 500 && fragments() < made + 2; i++)
+				usleep(10000);
+			made = fragments() - made;
+			ok(report_at(AT_INGRESS)->assigned == 1 && made >= 2,
+			   "%s, one %s: %u assigned, %lu fragments", f, kind,
+			   report_at(AT_INGRESS)->assigned, made);
+			ok(!charged(s) && refs(host, SOCK_DGRAM) == base,
+			   "%s, one %s: the receiver is charged %d, %u references, %u before", f,
+			   kind, charged(s), skel->bss->refs, base);
+			close(c);
+			enter(host);
+			shell("tc qdisc replace dev up0 root pfifo && "
+			      "tc qdisc replace dev up0 root plug limit 1000000");
+			ok(!charged(s) && refs_become(host, SOCK_DGRAM, base),
+			   "%s, one %s, sent: the receiver is charged %d, %u references", f, kind,
+			   charged(s), skel->bss->refs);
+			close(s);
+		}
+	}
+}
+
 /* --- sockets come and go while packets are assigned to them */
 
 static pid_t storm_child(void (*f)(int family, int type), int family, int type)
@@ -1211,7 +1312,7 @@ static void usage(void)
 		"group\t\t\t\t\tof proxies that share a port\n"
 		"queue WAY | close WAY\t\t\tredirect, neigh, filter, mirred, reqsk, egress\n"
 		"peer CLIENT LINK FLAGS | vlan CLIENT | forward CLIENT | xdp CLIENT LINK\n"
-		"refused | stamps | nfqueue | fragments | storm SECONDS\n");
+		"refused | stamps | nfqueue | fragments | tunnel | storm SECONDS\n");
 	exit(2);
 }
 
@@ -1263,6 +1364,8 @@ int main(int argc, char **argv)
 		test_nfqueue();
 	else if (!strcmp(verb, "fragments"))
 		test_fragments();
+	else if (!strcmp(verb, "tunnel"))
+		test_tunnel();
 	else if (!strcmp(verb, "storm") && argc > 4)
 		test_storm(atoi(argv[4]));
 	else

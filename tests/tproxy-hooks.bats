@@ -272,6 +272,48 @@ own() {
 	done
 }
 
+# large: segments as large as the stack sends, from the sender's own pages too; a round of
+# packets that a device would cut up is one packet for the program
+large() {
+	local z
+	proxy ":$PORT"
+	attach --to ":$PORT" --proto both
+	for z in '' -z; do
+		# shellcheck disable=SC2086
+		TIMEOUT_FACTOR=$((TIMEOUT_FACTOR * 3)) ask ok $z -s 20000000 tcp "$far4:80" "[$far6]:80"
+	done
+	counts '.given.established | .bytes / .packets > 4000'
+	ask ok -z udp "$far4:80" "[$far6]:80"
+	counts '.given.datagrams.packets == 2'
+	tool 0 /sbin/ip netns exec "${client:-$p}" python3 - "$far4" "$far6" <<-'END'
+		import os, socket, sys
+		for addr in sys.argv[1:]:
+		    s = socket.socket(socket.AF_INET6 if ':' in addr else socket.AF_INET, socket.SOCK_DGRAM)
+		    s.setsockopt(17, 103, 1000)	# UDP_SEGMENT
+		    s.settimeout(60)
+		    s.connect((addr, 80))
+		    sent = os.urandom(8000)
+		    s.send(sent)
+		    assert sorted(s.recv(2000) for _ in range(8)) == sorted(
+		        sent[i:i + 1000] for i in range(0, 8000, 1000))
+	END
+	counts '.given.datagrams.packets == 4'
+	tp 0 detach "$h"
+	clean
+}
+
+@test "tproxy: large segments, and those of the sender's own pages" {
+	series
+	requires tool:python3
+	hook=netkit-peer
+	world l3
+	large
+	topo_down
+	own veth
+	net "ipv4/conf/$h/accept_local" 1
+	large
+}
+
 # bats test_tags=nodebug
 @test "tproxy: netkit-peer, in front of podlink's program and behind a policy" {
 	series

@@ -99,6 +99,12 @@ behind() {
 	skassign fragments
 }
 
+@test "tproxy: the receiver of a packet is not charged for its fragments" {
+	requires patch:tproxy/0011
+	pair veth
+	skassign tunnel
+}
+
 # --- packets that wait
 
 # queue WAY: by a pair of veth

@@ -106,6 +106,35 @@ through() {
 	clean
 }
 
+@test "tproxy: addresses of the host are redirected if they are named" {
+	requires root kernel:6.6 tool:jq
+	world veth
+	proxy -T :80
+	own=$said
+	proxy -T :22
+	untouched=$said
+	proxy ":$PORT"
+	# a connection to the host's own server goes on
+	hold tcp 10.0.0.1:80 "[fd00::1]:80"
+	wait_for 10 rounds 2 ' ok$'
+	attach --to ":$PORT" --proto both --dst 10.0.0.1:80 --dst "[fd00::1]:80"
+	ask ok tcp 10.0.0.1:80 "[fd00::1]:80" 10.0.0.1:22
+	ask ok udp 10.0.0.1:80 "[fd00::1]:80" 10.0.0.1:22
+	said '^tcp 10[.]0[.]0[.]2:[0-9]+ > 10[.]0[.]0[.]1:80 '
+	said '^tcp \[fd00::2\]:[0-9]+ > \[fd00::1\]:80 '
+	said '^udp 10[.]0[.]0[.]2:[0-9]+ > 10[.]0[.]0[.]1:80 '
+	said '^udp \[fd00::2\]:[0-9]+ > \[fd00::1\]:80 '
+	[ "$(grep -c ' > ' "$untouched")" = 2 ]
+	echo >&9
+	wait_for 10 rounds 4 ' ok$'
+	kill "$holder"
+	[ "$(grep -c ' > ' "$own")" = 2 ] || fail "not redirected:" "$(<"$own")"
+	tp 0 detach "$h"
+	ask ok tcp 10.0.0.1:80
+	[ "$(grep -c ' > ' "$own")" = 3 ]
+	clean
+}
+
 @test "tproxy: a host's own listener on all addresses takes nothing" {
 	requires root kernel:6.6 tool:jq
 	world veth
@@ -552,6 +581,32 @@ through() {
 	done
 }
 
+@test "tproxy: what has the mark of an exception passes by, and nothing else" {
+	requires root kernel:6.7 tool:jq
+	# veth and a netkit device that scrubs take the pod's mark away
+	topo netkit h p mode l3 scrub none peer-scrub none
+	proxy -T :80
+	own=$said
+	proxy ":$PORT"
+	attach --to ":$PORT" --proto both --dst 10.0.0.1 --except mark:0x100/0xf00
+	ask ok -m 0x1ff tcp 10.0.0.1:80
+	ask ok -m 0x100 udp 10.0.0.1:80
+	counts '.passed_by.by_sender.packets > 3 and
+		.given.connections.packets + .given.datagrams.packets == 0'
+	[ "$(grep -c ' > ' "$own")" = 2 ]
+	for m in 0 0x200 0x300; do
+		ask ok -m "$m" tcp 10.0.0.1:80
+		ask ok -m "$m" udp 10.0.0.1:80
+	done
+	[ "$(grep -c ' > 10[.]0[.]0[.]1:80 ' "$said")" = 6 ]
+	counts '.given.connections.packets == 3 and .given.datagrams.packets == 3'
+	tp 0 del "$h" except mark:0x100/0xf00
+	ask ok -m 0x1ff tcp 10.0.0.1:80
+	[ "$(grep -c ' > ' "$own")" = 2 ]
+	tp 0 detach "$h"
+	clean
+}
+
 @test "tproxy: the port of a connection that is just over is used again" {
 	requires root kernel:6.6 tool:jq
 	world veth
@@ -627,6 +682,36 @@ through() {
 	tool 3 "$B/tproxy" --netns "$(name q)" show "$h"
 	detached() { [ "$("$B/bpftool/bpftool" link show | grep -c tcx)" = 0 ]; }
 	wait_for 5 detached
+	clean
+}
+
+@test "tproxy: a device gets another name" {
+	requires root kernel:6.6 tool:jq
+	world veth
+	proxy ":$PORT"
+	attach --to ":$PORT" --proto both
+	ip -n "$h" -batch - <<-END
+		link set $h down
+		link set $h name r$h
+		link set r$h up
+		addr replace fd00::1/64 dev r$h nodad
+	END
+	# the routing rule has the old name
+	mute tcp "$far4:80"
+	tp 1 doctor
+	[[ $output == *"r$h: a routing rule"*"tproxy doctor --fix"* ]]
+	tp 1 doctor --fix --dry-run
+	tp 1 doctor
+	tp 0 doctor --fix
+	tp 0 doctor
+	[ "$output" = "no problems" ]
+	# with what was counted before
+	ask ok tcp "$far4:80" "[$far6]:80"
+	ask ok udp "$far4:80" "[$far6]:80"
+	[[ $(ip -n "$h" rule; ip -n "$h" -6 rule) != *"iif $h "* ]]
+	tp 0 stats "r$h" -j
+	json '.devices[0].given.connections.packets >= 2'
+	tp 0 detach "r$h"
 	clean
 }
 
