@@ -16,7 +16,7 @@ teardown() {
 }
 
 series() {
-	requires root patch:tproxy/0009 tool:jq
+	requires root patch:tproxy/0010 tool:jq
 }
 
 # through: TCP and UDP of both families, to addresses that nobody has, with $hook

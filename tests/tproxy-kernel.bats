@@ -52,25 +52,25 @@ behind() {
 # --- the proxy of what a pod sends
 
 @test "tproxy: a proxy on the host has a pod's connections and datagrams, netkit L2" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	pair netkit mode l2
 	skassign netkit
 }
 
 @test "tproxy: a proxy on the host has a pod's connections and datagrams, netkit L3" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	pair netkit mode l3
 	skassign netkit
 }
 
 @test "tproxy: a proxy on the host has what leaves by an uplink with tcx at egress" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	pair veth
 	skassign uplink
 }
 
 @test "tproxy: a proxy in the pod has what the pod itself sends, tcx at egress" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	pair veth
 	skassign own
 }
@@ -82,25 +82,25 @@ behind() {
 }
 
 @test "tproxy: a group of proxies shares the connections, and its program chooses" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	pair netkit
 	skassign group
 }
 
 @test "tproxy: what cannot be assigned is refused, and takes no reference" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	pair netkit
 	skassign refused
 }
 
 @test "tproxy: fragments are not assigned, and take no reference" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	pair netkit
 	skassign fragments
 }
 
 @test "tproxy: the receiver of a packet is not charged for its fragments" {
-	requires patch:tproxy/0011
+	requires patch:tproxy/0009
 	pair veth
 	skassign tunnel
 }
@@ -139,7 +139,7 @@ queue() {
 }
 
 @test "tproxy: an assigned packet in a queue holds its socket: tcx egress" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	queue egress
 }
 
@@ -158,7 +158,7 @@ closed() {
 @test "tproxy: a listener is closed while its packets are queued: SYN cookie" { closed reqsk; }
 
 @test "tproxy: a listener is closed while its packets are queued: tcx egress" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	closed egress
 }
 
@@ -169,7 +169,7 @@ closed() {
 }
 
 @test "tproxy: proxies come and go while packets are assigned to them" {
-	requires patch:tproxy/0009
+	requires patch:tproxy/0010
 	pair netkit
 	skassign storm 10
 }
@@ -213,25 +213,25 @@ closed() {
 }
 
 @test "tproxy: a socket does not follow its packet to another namespace: veth" {
-	requires patch:tproxy/0006 patch:tproxy/0009
+	requires patch:tproxy/0006 patch:tproxy/0010
 	behind veth
 	skassign forward "$c"
 }
 
 @test "tproxy: a socket does not follow its packet to another namespace: netkit" {
-	requires patch:tproxy/0007 patch:tproxy/0009
+	requires patch:tproxy/0007 patch:tproxy/0010
 	behind netkit
 	skassign forward "$c"
 }
 
 @test "tproxy: netkit's programs are at egress after XDP_TX" {
-	requires patch:tproxy/0007 patch:tproxy/0009
+	requires patch:tproxy/0007 patch:tproxy/0010
 	behind netkit
 	skassign xdp "$c" "$x"
 }
 
 @test "tproxy: the sender's timestamps are not those of the assigned socket" {
-	requires patch:tproxy/0008 patch:tproxy/0009
+	requires patch:tproxy/0008 patch:tproxy/0010
 	pair veth
 	skassign stamps
 }

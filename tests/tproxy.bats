@@ -895,7 +895,7 @@ through() {
 	world l3
 	for hook in netkit-peer netkit-primary tcx-egress; do
 		tp 4 attach "$hook" "$h" --to ":$PORT"
-		[[ $stderr == *"kernel/tproxy/0009"*"nothing is attached"* ]]
+		[[ $stderr == *"kernel/tproxy/0010"*"nothing is attached"* ]]
 	done
 	clean
 	tool 0 "$B/tproxy" --probe -j

@@ -15,7 +15,7 @@ const char *argp_program_version = "tproxy (skelkit) 0.1";
 const char *const tp_missing_words[] = {"drop", "pass", "reset", NULL};
 
 /* The patch that opens the other hooks, and what tells that it is there. */
-#define PATCH "kernel/tproxy/0009"
+#define PATCH "kernel/tproxy/0010"
 #define PATCH_FUNCTION "skb_sk_assign_ref"
 
 /* --- rules and senders, from words --- */
