@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 5a34894b8ba4, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id 3efcae11dd13, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -6798,7 +6798,8 @@ enum {
 	__ctx_convertBPF_PROG_TYPE_EXT = 27,
 	__ctx_convertBPF_PROG_TYPE_SYSCALL = 28,
 	__ctx_convertBPF_PROG_TYPE_NETFILTER = 29,
-	__ctx_convert_unused = 30,
+	__ctx_convertBPF_PROG_TYPE_USER_PATCH = 30,
+	__ctx_convert_unused = 31,
 };
 
 enum {
@@ -7795,7 +7796,8 @@ enum bpf_attach_type {
 	BPF_TRACE_FENTRY_MULTI = 59,
 	BPF_TRACE_FEXIT_MULTI = 60,
 	BPF_TRACE_FSESSION_MULTI = 61,
-	__MAX_BPF_ATTACH_TYPE = 62,
+	BPF_USER_PATCH = 62,
+	__MAX_BPF_ATTACH_TYPE = 63,
 };
 
 enum bpf_audit {
@@ -8331,7 +8333,8 @@ enum bpf_prog_type {
 	BPF_PROG_TYPE_SK_LOOKUP = 30,
 	BPF_PROG_TYPE_SYSCALL = 31,
 	BPF_PROG_TYPE_NETFILTER = 32,
-	__MAX_BPF_PROG_TYPE = 33,
+	BPF_PROG_TYPE_USER_PATCH = 33,
+	__MAX_BPF_PROG_TYPE = 34,
 };
 
 enum bpf_reg_arg_type {
@@ -8528,6 +8531,11 @@ enum bpf_type_flag {
 	__BPF_TYPE_LAST_FLAG = 268435456,
 };
 
+enum bpf_user_patch_verdict {
+	BPF_USER_PATCH_CONTINUE = 0,
+	BPF_USER_PATCH_RETURN = 1,
+};
+
 enum bpf_xdp_mode {
 	XDP_MODE_SKB = 0,
 	XDP_MODE_DRV = 1,
@@ -8640,7 +8648,8 @@ enum btf_kfunc_hook {
 	BTF_KFUNC_HOOK_LWT = 11,
 	BTF_KFUNC_HOOK_NETFILTER = 12,
 	BTF_KFUNC_HOOK_KPROBE = 13,
-	BTF_KFUNC_HOOK_MAX = 14,
+	BTF_KFUNC_HOOK_USER_PATCH = 14,
+	BTF_KFUNC_HOOK_MAX = 15,
 };
 
 enum btf_max {
@@ -28526,6 +28535,14 @@ struct bpf_nf_ctx {
 	struct sk_buff *skb;
 };
 
+struct bpf_user_patch_ctx {
+	__u64 args[6];
+	__u64 ret;
+	__u64 sp;
+	__u64 ip;
+	__u64 cookie;
+};
+
 struct bpf_ctx_convert {
 	struct __sk_buff BPF_PROG_TYPE_SOCKET_FILTER_prog;
 	struct sk_buff BPF_PROG_TYPE_SOCKET_FILTER_kern;
@@ -28587,6 +28604,8 @@ struct bpf_ctx_convert {
 	void *BPF_PROG_TYPE_SYSCALL_kern;
 	struct bpf_nf_ctx BPF_PROG_TYPE_NETFILTER_prog;
 	struct bpf_nf_ctx BPF_PROG_TYPE_NETFILTER_kern;
+	struct bpf_user_patch_ctx BPF_PROG_TYPE_USER_PATCH_prog;
+	struct bpf_user_patch_ctx BPF_PROG_TYPE_USER_PATCH_kern;
 };
 
 struct bpf_devmap_val {
@@ -30682,6 +30701,8 @@ struct bpf_stream {
 
 struct bpf_trampoline;
 
+struct bpf_user_code;
+
 struct bpf_prog_ops;
 
 struct bpf_struct_ops;
@@ -30735,6 +30756,7 @@ struct bpf_prog_aux {
 	bool exception_boundary;
 	bool is_extended;
 	bool jits_use_priv_stack;
+	struct bpf_user_code *user_code;
 	bool priv_stack_requested;
 	bool changes_pkt_data;
 	bool might_sleep;
@@ -33340,6 +33362,18 @@ struct bpf_unix_iter_state {
 	bool st_bucket_done;
 };
 
+struct bpf_user_ex {
+	u32 off;
+	u32 fixup;
+};
+
+struct bpf_user_code {
+	u32 len;
+	u32 nr_ex;
+	u8 *insns;
+	struct bpf_user_ex ex[0];
+};
+
 struct btf_mod_pair {
 	struct btf *btf;
 	struct module *module;
@@ -33850,8 +33884,8 @@ struct btf_kfunc_id_set {
 };
 
 struct btf_kfunc_set_tab {
-	struct btf_id_set8 *sets[14];
-	struct btf_kfunc_hook_filter hook_filters[14];
+	struct btf_id_set8 *sets[15];
+	struct btf_kfunc_hook_filter hook_filters[15];
 };
 
 struct btf_verifier_env;
