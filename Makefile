@@ -197,12 +197,14 @@ veristat: testbins kernel		## record the verifier's cost in tests/veristat.csv
 
 # A VM for each suite, as many at a time as there are CPUs; each is shown when it is
 # done. With two CPUs a VM each they would take twice as long.
+# The largest files come first, so that none of them is left for the end.
 JOBS	 ?= $(shell nproc)
 together = $(MAKE) -k -j$(JOBS) -Otarget
-VMSUITES := $(patsubst tests/%.bats,vm-%,$(wildcard tests/*.bats))
+BYSIZE	 := $(shell ls -S tests/*.bats)
+VMSUITES := $(BYSIZE:tests/%.bats=vm-%)
 # For the debug kernel, what is not tagged nodebug, for a reason that stands there, nor
 # kmemleak, which has a debug kernel of its own.
-DBSUITES := $(patsubst tests/%.bats,debug-%,$(shell grep -L 'bats file_tags=.*nodebug' tests/*.bats))
+DBSUITES := $(patsubst tests/%.bats,debug-%,$(shell grep -L 'bats file_tags=.*nodebug' $(BYSIZE)))
 # What is tagged smp looks for races.
 SMP	 := $(shell grep -l 'bats file_tags=.*smp' tests/*.bats)
 cpus	 = -c $(if $(filter tests/$1.bats,$(SMP)),2,1)

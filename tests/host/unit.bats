@@ -55,6 +55,6 @@ fuzz() { # FUZZ_SECONDS each, from the corpus that is kept, which is not changed
 }
 
 @test "fuzz: every target survives its corpus and new input" {
-	: "${FUZZ_SECONDS:=${CI:+60}}" "${FUZZ_SECONDS:=10}"
+	: "${FUZZ_SECONDS:=${CI:+20}}" "${FUZZ_SECONDS:=10}"
 	each fuzz fuzz
 }
