@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Each hook with real traffic; order among other agents' programs; legacy tc.
+# nodebug: about what the tool asks for, the order itself is upstream's.
 bats_require_minimum_version 1.5.0
 load helpers
 load netpol
@@ -175,6 +176,7 @@ ordered() {
 	rm -r /sys/fs/bpf/test/f1 /sys/fs/bpf/test/f2
 }
 
+# bats test_tags=nodebug
 @test "netpol: order among others on tcx" {
 	requires root kernel:6.6 tool:jq
 	topo veth l r
@@ -182,6 +184,7 @@ ordered() {
 	ordered tcx-ingress
 }
 
+# bats test_tags=nodebug
 @test "netpol: order among others on netkit" {
 	requires root kernel:6.7 tool:jq
 	topo netkit l r mode l2

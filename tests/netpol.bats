@@ -105,6 +105,7 @@ json() { jq -e "$@" <<<"$output"; }
 	np 0 detach tcx-ingress "$l"
 }
 
+# bats test_tags=nodebug
 @test "netpol: rule add, del and list; counters of what stays go on" {
 	requires root kernel:6.6 tool:jq
 	np 0 attach tcx-ingress "$l" --policy "$pol"
@@ -181,6 +182,7 @@ json() { jq -e "$@" <<<"$output"; }
 
 counted() { [ "$(jq -s 'last.rules[1].packets' "$BATS_TEST_TMPDIR/stats")" = "$1" ]; }
 
+# bats test_tags=nodebug
 @test "netpol: detach --keep leaves policy and counters to the next attach" {
 	requires root kernel:6.6 tool:jq
 	np 0 attach tcx-ingress "$l" --policy "$pol"
@@ -287,6 +289,7 @@ gone() {
 	! ip -n "$l" link show "$l" >/dev/null 2>&1
 }
 
+# bats test_tags=nodebug
 @test "netpol: doctor finds a bpffs that hides the pins, and residue of the killed" {
 	requires root kernel:6.6 tool:jq
 	np 0 attach tcx-ingress "$l" --policy "$pol"

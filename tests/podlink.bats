@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Links for pods: two pods, an uplink and the world behind it; what forwards and what
 # does not; and what is left when a part goes, or the tool is killed.
+# nodebug: about the tool, in the kernel it is what other tests here do.
 bats_require_minimum_version 1.5.0
 load helpers
 
@@ -264,6 +265,7 @@ everywhere() {
 	left
 }
 
+# bats test_tags=nodebug
 @test "podlink: what is missing is completed, and nothing else" {
 	requires root kernel:6.7 tool:jq
 	pl 0 add "$x" --netns "$a" "${to_a[@]}" --verbose --verbose
@@ -304,6 +306,7 @@ everywhere() {
 	left
 }
 
+# bats test_tags=nodebug
 @test "podlink: another gateway is told, and nothing is changed" {
 	requires root kernel:6.7
 	ip -n "$b" -batch - <<-END
@@ -405,6 +408,7 @@ everywhere() {
 	left
 }
 
+# bats test_tags=nodebug
 @test "podlink: bad input is refused and changes nothing" {
 	requires root kernel:6.7
 	pl 2
@@ -606,6 +610,7 @@ everywhere() {
 	left
 }
 
+# bats test_tags=nodebug
 @test "podlink: doctor finds the pins of a host that is gone, and spares one that lives" {
 	requires root kernel:6.7 tool:jq
 	local h g
@@ -655,6 +660,7 @@ everywhere() {
 	left
 }
 
+# bats test_tags=nodebug
 @test "podlink: killed at any step of add and del, it leaves nothing half made" {
 	requires root kernel:6.7
 	add="$B/podlink add $x --netns $a ${to_a[*]} --forward --uplink $up"
@@ -685,6 +691,7 @@ everywhere() {
 	left
 }
 
+# bats test_tags=nodebug
 @test "podlink: bench measures every link on every path, in namespaces of its own" {
 	requires root kernel:6.7 tool:jq
 	leak_list >"$BATS_TEST_TMPDIR/before"
@@ -718,6 +725,7 @@ everywhere() {
 	left
 }
 
+# bats test_tags=nodebug
 @test "podlink: bench without privileges is refused, and killed it leaves nothing" {
 	requires root kernel:6.7
 	leak_list >"$BATS_TEST_TMPDIR/before"
