@@ -178,6 +178,8 @@ kernel-debug:				## the same with KASAN, lockdep and reference tracking
 	$Qkernel/build image debug
 kernel-stock:				## fetch Debian's own kernel, for what a stock kernel must do
 	$Qkernel/build stock
+kernel-prefixes:			## build and boot each commit of the series, or from N= on; an hour
+	$Qkernel/build prefixes $N
 kernel-export:				## write kernel/F from the commits in build/linux; FEATURE=F for new ones
 	$Qkernel/build export
 vmlinux: $(BPFTOOL)			## regenerate vmlinux/vmlinux.h from our kernel
@@ -272,7 +274,7 @@ help:					## this text
 	@awk -F':.*## ' '/^[a-z%$$(].*## /{sub(/:.*/,"",$$1);sub(/.\(SUITES\)/,"test-F",$$1);sub(/.\(FEATURES\)/,"F",$$1);sub(/.\(KSELFTESTS\)/,"kselftest-F",$$1);sub(/%/,"F",$$1);printf "  %-16s %s\n",$$1,$$2}' Makefile
 
 -include $(wildcard $(addprefix $B/,$(addsuffix /*.d,obj tests tests/bench san san/unit fuzzobj fuzzobj/fuzz)))
-.PHONY: all clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export \
+.PHONY: all clean demo deps deps-check fuzz help install kernel kernel-debug kernel-export kernel-prefixes \
 	host kernel-stock kernel-tree kmemleak lint man stock test test-debug test-kernel test-unit \
 	testbins unit veristat vm-shell vmlinux FORCE $(FEATURES) $(KSELFTESTS) $(SUITES) $(VMSUITES) $(DBSUITES)
 .DELETE_ON_ERROR:
