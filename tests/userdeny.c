@@ -101,7 +101,7 @@ static const struct {
 	  .insns = { LDX(BPF_DW, 1, 1, 0), MOV_K(2, 0), K_RDONLY_CAST, LDX(BPF_DW, 2, 0, 8), OK } },
 	{ "write through a cast argument", "R0 cannot write into rdonly_untrusted_mem",
 	  .insns = { LDX(BPF_DW, 1, 1, 0), MOV_K(2, 0), K_RDONLY_CAST, ST(BPF_DW, 0, 0, 0), OK } },
-	{ "atomic through a cast argument", "R0",
+	{ "atomic through a cast argument", "R0 cannot write into rdonly_untrusted_mem",
 	  .insns = { LDX(BPF_DW, 1, 1, 0), MOV_K(2, 0), K_RDONLY_CAST, MOV_K(2, 1),
 	    ATOMIC(BPF_DW, BPF_ADD, 0, 2, 0), OK } },
 
