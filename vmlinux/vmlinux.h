@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 3efcae11dd13, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id 99e8abfdee6f, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -30756,7 +30756,6 @@ struct bpf_prog_aux {
 	bool exception_boundary;
 	bool is_extended;
 	bool jits_use_priv_stack;
-	struct bpf_user_code *user_code;
 	bool priv_stack_requested;
 	bool changes_pkt_data;
 	bool might_sleep;
@@ -30775,6 +30774,7 @@ struct bpf_prog_aux {
 	struct bpf_prog **func;
 	struct bpf_prog_aux *main_prog_aux;
 	void *jit_data;
+	struct bpf_user_code *user_code;
 	struct bpf_jit_poke_descriptor *poke_tab;
 	struct bpf_kfunc_desc_tab *kfunc_tab;
 	struct bpf_kfunc_btf_tab *kfunc_btf_tab;
