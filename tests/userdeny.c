@@ -222,6 +222,30 @@ static bool check_caps(const char *who, __u64 mask, int want)
 	return WEXITSTATUS(status) == want;
 }
 
+/* One that is loaded is code for a process: the kernel has no way to run it. */
+static bool check_not_run(void)
+{
+	static const struct bpf_insn insns[] = { OK };
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = BPF_USER_PATCH);
+	struct bpf_user_patch_ctx ctx = {};
+	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &ctx, .ctx_size_in = sizeof(ctx));
+	int fd = bpf_prog_load(BPF_PROG_TYPE_USER_PATCH, "test", "GPL", insns, 2, &opts);
+	const struct { const char *how; int err, want; } ways[] = {
+		{ "test run", bpf_prog_test_run_opts(fd, &run), -524 /* ENOTSUPP */ },
+		{ "attach to nothing", bpf_prog_attach(fd, 0, BPF_USER_PATCH, 0), -EINVAL },
+		{ "link to nothing", bpf_link_create(fd, 0, BPF_USER_PATCH, NULL), -EINVAL },
+		{ "link as another", bpf_link_create(fd, 0, BPF_XDP, NULL), -EINVAL },
+	};
+	bool ok = fd >= 0;
+
+	for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++) {
+		printf("%s: %s: %s\n", ways[i].err == ways[i].want ? "ok" : "not ok", ways[i].how,
+		       strerror(-ways[i].err));
+		ok &= ways[i].err == ways[i].want;
+	}
+	return ok;
+}
+
 #define BIT(n) (1ull << (n))
 
 int main(int argc, char **argv)
@@ -253,5 +277,6 @@ int main(int argc, char **argv)
 
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
 		ok &= check(i, fds, verbose);
+	ok &= check_not_run();
 	return !ok;
 }
