@@ -6,7 +6,7 @@
  *					copied into 64 bytes of stack, whatever its length says
  *	victim send PORT LEN		one record; tells the reply, or "closed"
  *	victim client PORT		a record for each line of standard input
- *	victim load PORT N THREADS	N records of 8 and of 256 bytes each; tells how many were ok,
+ *	victim load PORT N THREADS	N records of 8 and of 48 bytes each; tells how many were ok,
  *					refused and lost
  *	victim run			commands from standard input, a line of answer for each
  *	victim once COMMAND...		one of these
@@ -71,10 +71,16 @@ TARGET long six_numbers(long a, long b, long c, long d, long e, long f)
 
 /* A frame of its own, without the protector that a distribution may turn on. */
 __attribute__((noinline, noipa, no_stack_protector))
-static bool handle(int fd, const char *data, uint32_t len)
+static size_t handle(const char *data, uint32_t len)
 {
-	char record[RECORD], reply[64];
-	size_t n = copy_record(record, data, len);
+	char record[RECORD];
+
+	return copy_record(record, data, len);
+}
+
+static bool answer(int fd, uint32_t len, size_t n)
+{
+	char reply[64];
 
 	if (n == len)
 		snprintf(reply, sizeof(reply), "ok %zu\n", n);
@@ -103,7 +109,7 @@ static void *serve_one(void *arg)
 	uint32_t len;
 
 	while (get(fd, &len, sizeof(len)) && (len = ntohl(len)) <= LONGEST && get(fd, data, len))
-		if (!handle(fd, data, len))
+		if (!answer(fd, len, handle(data, len)))
 			break;
 	close(fd);
 	return NULL;
@@ -173,7 +179,7 @@ static void *load_one(void *arg)
 	char reply[128];
 
 	for (int i = 0; i < load_n; i++) {
-		const char *r = ask(fd, i % 2 ? 256 : 8, reply);
+		const char *r = ask(fd, i % 2 ? 48 : 8, reply);
 
 		__sync_fetch_and_add(!strncmp(r, "ok", 2) ? &load_ok :
 				     !strncmp(r, "error", 5) ? &load_refused : &load_lost, 1);

@@ -135,12 +135,12 @@ static int list_one(struct up_patch *p, json_t *list)
 	first = json_array_get(pids, 0);
 	build_id_text(&p->meta, id);
 	if (!asked.json)
-		printf("%u %s %s %s+%#" PRIx64 " %s %.16s: %s, %zu processes%s%lld, %llu calls, "
-		       "%llu hits, since %s\n", p->meta.id, up_kinds[p->meta.kind],
+		printf("%u %s %s %s at %#" PRIx64 " of %s %.16s: %s, %zu processes%s%lld, "
+		       "%llu calls, %llu hits, %llu faults, since %s\n", p->meta.id, up_kinds[p->meta.kind],
 		       up_patch_backend(p)->name, p->meta.function, (uint64_t)p->meta.offset,
 		       p->meta.object, *id ? id : "-", state_of(p, n), n, n ? ", first " : ", ",
 		       first ? (long long)json_integer_value(first) : 0, p->arena->calls,
-		       p->arena->hits, when(p->meta.since, since));
+		       p->arena->hits, p->arena->faults, when(p->meta.since, since));
 	json_array_append_new(list, patch_json(p, pids, n));
 	if (rc || n || asked.dry_run)
 		return rc;

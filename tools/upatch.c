@@ -117,14 +117,15 @@ static int targets_report(const struct up_targets *ts, __u32 id, const struct up
 	unsigned int n[UP_FAILED + 1] = {};
 	json_t *list = json_array();
 
-	if (!asked.json && id)
-		printf("%u: %s at %s in %s, by %s%s\n", id, asked.dry_run ? "would be" : "is",
+	for (size_t i = 0; i < ts->n; i++)
+		n[ts->target[i].state]++;
+	if (!asked.json && n[UP_DONE] + n[UP_TODO] + n[UP_UNCHANGED])
+		printf("patch %u: %s at %s in %s, by %s%s\n", id, asked.dry_run ? "would be" : "is",
 		       site->function, o->path, b->name,
 		       site->debug ? ", symbol of a debug file" : "");
 	for (size_t i = 0; i < ts->n; i++) {
 		const struct up_target *t = &ts->target[i];
 
-		n[t->state]++;
 		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:s}", "pid", t->pid,
 						      "comm", t->comm, "state",
 						      up_states[t->state], "reason", t->why));
