@@ -387,6 +387,7 @@ int up_patch_make(struct up_patch *p, const struct up_patch *old, __u32 id,
 		.prog_hash = spec->hash,
 		.arena_start = up_free_window(ts),
 		.gadget = site->gadget,
+		.updates = old ? old->meta.updates + 1 : 0,
 	};
 	for (int i = 0; i < UP_BACKENDS; i++)
 		if (up_backends[i] == spec->backend)

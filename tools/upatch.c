@@ -553,7 +553,6 @@ static int replace(struct up_patch *p)
 		return NOTHING;
 	}
 	err = up_patch_make(&fresh, p, p->meta.id, &spec, o, &site, &ts, why);
-	fresh.meta.updates = p->meta.updates + 1;
 	if (!err && b->replace) {
 		err = b->replace(p, &fresh, why);
 	} else if (!err) {
