@@ -116,7 +116,8 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	reply 4096 closed
 	dies "$old"
 	serve
-	exec {client}> >("$V/pie" client $port >"$BATS_TEST_TMPDIR/client")
+	# of another build, so that verify does not ask for it
+	exec {client}> >("$V/nopie" client $port >"$BATS_TEST_TMPDIR/client")
 	echo 10 >&"$client"
 	wait_for 10 grep -qx 'ok 10' "$BATS_TEST_TMPDIR/client"
 	apply 0 clamp -p "$server" -f copy_record --arg 2 --max 64
@@ -319,7 +320,7 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	run_victim w "$V/pie"
 	run_victim other "$V/other"
 	apply 0 deny --exe "$V/pie" -f add_numbers --return 99
-	[[ $output == *"2 processes: 2 done, 0 unchanged, 0 skipped, 0 failed" ]]
+	[[ $output == *"total: 2 done, 0 unchanged, 0 skipped, 0 failed" ]]
 	says v 'add 1 1' 99
 	says w 'add 1 1' 99
 	says other 'add 1 1' 11
@@ -330,9 +331,9 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	says x 'add 1 1' 11
 	up 1 verify 1 -j
 	json '.patches[0] | .patched == 2 and .not_patched == 1 and
-		([.processes[] | select(.patched | not)] | .[0].pid == '"$x"' and .[0].reason == "is not patched")'
+		([.processes[] | select(.patched | not)] | .[0].pid == '"$x"' and .[0].reason == "runs without it")'
 	apply 0 deny --exe "$V/pie" -f add_numbers --return 99
-	[[ $output == *"patch 1:"*"3 processes: 1 done, 2 unchanged, 0 skipped, 0 failed" ]]
+	[[ $output == *"patch 1:"*"total: 1 done, 2 unchanged, 0 skipped, 0 failed" ]]
 	says x 'add 1 1' 99
 	up 0 verify 1
 	apply 0 deny --exe "$V/pie" -f add_numbers --return 99
@@ -363,7 +364,7 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	says v 'libadd 1 1' 99
 	up 0 detach 1
 	apply 0 deny --build-id 0123456789abcdef -f lib_add --return 97
-	[[ $output == *"2 processes: 2 done"* ]]
+	[[ $output == *"total: 2 done"* ]]
 	says v 'libadd 1 1' 97
 	says w 'libadd 1 1' 97
 	up 0 show 1 -j
@@ -401,7 +402,7 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	up 0 show
 	[[ $output == *"app (deleted)"* ]]
 	apply 0 deny --exe "$BATS_TEST_TMPDIR/app" -f add_numbers --return 98
-	[[ $output == *" skipped: has a file mapped that was replaced"*"1 done, 0 unchanged, 1 skipped"* ]]
+	[[ $output == *" skipped: has a file mapped that was replaced"*"total: 1 done, 0 unchanged, 1 skipped"* ]]
 	says w 'add 1 1' 98
 	says v 'add 1 1' 99
 }
@@ -538,14 +539,37 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 		up 1 check -p "$v" -f "${line%|*}"
 		[[ $output == *"cannot be patched: "*"${line#*|}"* ]] || fail "$line"
 	done
+	says v twice done
+	up 1 check -p "$v" -f add_numbers
+	[[ $output == *"has the function mapped twice"* ]]
+	apply 1 count -p "$v" -f add_numbers
+	run_victim w "$V/pie"
+	says w writable done
+	apply 1 count -p "$w" -f add_numbers
+	[[ $output == *"has its code mapped writable"* ]]
 	apply 2 clamp -p "$v" -f add_numbers --arg 0 --max 5 stray
 	up 3 update 7 --max 3
-	up 2 update x
+	up 3 update x
+	up 2 update 7
 	up 3 show 7
 	up 2 log
 	up 2 nosuch
 	[ -z "$(echo "$PIN"/upatch/*)" ] || fail "left: $(echo "$PIN"/upatch/*)"
 	says v 'add 1 1' 11
+}
+
+@test "upatch: a program of 32 bits is refused" {
+	printf '.globl _start\n_start: mov $29, %%eax\nint $0x80\njmp _start\n' |
+		as --32 -o "$BATS_TEST_TMPDIR/o"
+	ld -m elf_i386 "$BATS_TEST_TMPDIR/o" -o "$BATS_TEST_TMPDIR/narrow"
+	"$BATS_TEST_TMPDIR/narrow" 3>&- 4>&- &
+	running+=($!)
+	pause 0.5
+	[ -e "/proc/$!/exe" ] && kill -0 $! || skip "this kernel runs no programs of 32 bits"
+	up 1 check -p $! -f _start
+	[[ $output == *"is not for x86-64, but of 32 bits"* ]]
+	apply 1 count -p $! -f _start
+	[[ $output == *"is not for x86-64, but of 32 bits"* ]]
 }
 
 @test "upatch: a back end that is not there is named, and nothing changes" {

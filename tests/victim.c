@@ -16,6 +16,7 @@
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -332,6 +333,30 @@ static const char *at_edge(const char *text)
 	return memcpy(p + 4096 - strlen(text), text, strlen(text));
 }
 
+/* Code that something other than the file may be in, or that is at two addresses. */
+static void map_oddly(bool twice)
+{
+	unsigned long page = (unsigned long)add_numbers & -4096ul, start, end, offset;
+	char line[512], perms[8];
+	FILE *f = fopen("/proc/self/maps", "r");
+
+	if (!twice) {
+		mprotect((void *)page, 4096, PROT_READ | PROT_WRITE | PROT_EXEC);
+		fclose(f);
+		return;
+	}
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx-%lx %7s %lx", &start, &end, perms, &offset) == 4 &&
+		    page >= start && page < end) {
+			int fd = open("/proc/self/exe", O_RDONLY);
+
+			mmap(NULL, end - start, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, offset);
+			close(fd);
+			break;
+		}
+	fclose(f);
+}
+
 static void *lib;
 
 static void command(char *line);
@@ -380,6 +405,9 @@ static void command(char *line)
 		calls(v[0], v[1]);
 	} else if (!strcmp(word, "regs")) {
 		run_regs();
+	} else if (!strcmp(word, "twice") || !strcmp(word, "writable")) {
+		map_oddly(!strcmp(word, "twice"));
+		puts("done");
 	} else if (!strcmp(word, "fork")) {
 		in_child(text, false);
 	} else if (!strcmp(word, "exec")) {

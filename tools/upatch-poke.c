@@ -26,14 +26,13 @@ static bool there(bool writes, char *why)
 			"and CONFIG_BPF_USER_PATCH are needed");
 		return false;
 	}
-	/* a process that cannot be: who knows the link says so */
+	/* a process that cannot be: a kernel that has the link says so, one that has not, EINVAL */
 	link = bpf_link_create(prog, -1, BPF_USER_PATCH, NULL);
 	close(prog);
 	if (link >= 0)
 		close(link);
-	if (link >= 0 || link == -EBADF)
-		return true;
-	up_fail(why, "this kernel has no TEXT_POKE link, for which kernel/upatch is needed");
+	up_fail(why, link == -EINVAL ? "this kernel has no TEXT_POKE link, for which kernel/upatch is "
+		"needed" : "this upatch does not know the TEXT_POKE link of this kernel");
 	return false;
 }
 

@@ -458,7 +458,7 @@ static int verify_one(struct up_patch *p, json_t *list)
 			else
 				intact = up_target_intact(t, &site);
 			if (!up_pid_in(t->pid, pids, n))
-				up_fail(t->why, "is not patched");
+				up_fail(t->why, "runs without it");
 			else if (intact > 0)
 				up_fail(t->why, "has the bytes of the file: the patch is not in "
 					"its code");

@@ -143,8 +143,8 @@ static int targets_report(const struct up_targets *ts, __u32 id, const struct up
 	else
 		json_decref(list);
 	if (!asked.json)
-		printf("%zu processes: %u done, %u unchanged, %u skipped, %u failed\n", ts->n,
-		       n[UP_DONE] + n[UP_TODO], n[UP_UNCHANGED], n[UP_SKIPPED], n[UP_FAILED]);
+		printf("total: %u done, %u unchanged, %u skipped, %u failed\n", n[UP_DONE] +
+		       n[UP_TODO], n[UP_UNCHANGED], n[UP_SKIPPED], n[UP_FAILED]);
 	if (n[UP_FAILED] || ts->hidden)
 		return FAILED;
 	return n[UP_DONE] + n[UP_UNCHANGED] + n[UP_TODO] ? DONE : NOTHING;
