@@ -539,18 +539,17 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 		up 1 check -p "$v" -f "${line%|*}"
 		[[ $output == *"cannot be patched: "*"${line#*|}"* ]] || fail "$line"
 	done
-	says v twice done
+	says v twice 'done'
 	up 1 check -p "$v" -f add_numbers
 	[[ $output == *"has the function mapped twice"* ]]
 	apply 1 count -p "$v" -f add_numbers
 	run_victim w "$V/pie"
-	says w writable done
+	says w writable 'done'
 	apply 1 count -p "$w" -f add_numbers
 	[[ $output == *"has its code mapped writable"* ]]
 	apply 2 clamp -p "$v" -f add_numbers --arg 0 --max 5 stray
 	up 3 update 7 --max 3
 	up 3 update x
-	up 2 update 7
 	up 3 show 7
 	up 2 log
 	up 2 nosuch
