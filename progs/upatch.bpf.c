@@ -26,17 +26,17 @@
 char LICENSE[] SEC("license") = "GPL";
 
 /* Children that did not fit into upatch_members. */
-__u64 lost = 0;
+__u64 lost;
 
 /* --- rules --- */
 
 static __always_inline bool rule_get(struct up_rule *rule)
 {
 	for (int i = 0; i < 4; i++) {
-		__u32 gen = *(volatile __u32 __arena *)&upatch.gen;
+		__u32 gen = upatch_load(upatch.gen);
 		struct up_rule __arena *r = &upatch.rules[gen & 1];
 
-		rule->gen = *(volatile __u32 __arena *)&r->gen;
+		rule->gen = upatch_load(r->gen);
 		rule->test = r->test;
 		rule->arg = r->arg;
 		rule->bytes = r->bytes;
@@ -48,9 +48,9 @@ static __always_inline bool rule_get(struct up_rule *rule)
 		rule->ret = r->ret;
 		/* volatile, lest clang make it a memcpy(), which knows of no arena */
 		for (int k = 0; k < UP_PREFIX / 8; k++)
-			rule->words[k] = *(volatile __u64 __arena *)&r->words[k];
+			rule->words[k] = upatch_load(r->words[k]);
 		barrier();
-		if (rule->gen == gen && *(volatile __u32 __arena *)&upatch.gen == gen)
+		if (rule->gen == gen && upatch_load(upatch.gen) == gen)
 			return true;
 	}
 	__sync_fetch_and_add(&upatch.stale, 1);

@@ -36,6 +36,9 @@
 
 #define __arena __attribute__((address_space(1)))
 
+/* What others write meanwhile: once, and not by memcpy(). */
+#define upatch_load(x) (*(volatile typeof(x) *)&(x))
+
 /* The tool chooses start and size: where the process has room, and as large as the globals. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARENA);
@@ -58,7 +61,7 @@ struct {
 } upatch_members SEC(".maps");
 
 /* uprobe: from the function to a `ret` instruction, which leaves it unrun. */
-const volatile __s64 upatch_gadget = 0;
+const volatile __s64 upatch_gadget;
 
 void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
@@ -114,7 +117,7 @@ static __always_inline void upatch_event(const struct up_call *call, __u32 what,
 	__u64 ticket = __sync_fetch_and_add(&upatch.head, 1), was, id;
 	struct up_event __arena *e = &upatch.ring[ticket % UP_RING];
 
-	was = *(volatile __u64 __arena *)&e->seq;
+	was = upatch_load(e->seq);
 	if (((was & 1) && was + 4 * UP_RING > 2 * ticket + 1) || was > 2 * ticket ||
 	    __sync_val_compare_and_swap(&e->seq, was, 2 * ticket + 1) != was) {
 		__sync_fetch_and_add(&upatch.drops, 1);
@@ -146,13 +149,13 @@ static __always_inline bool upatch_enter(const struct up_call *call, const bool 
 	__u64 who = upatch_who(call, in_user), was;
 	__u32 at = in_user ? who >> 20 : who;
 
-	if (!*(volatile __u32 __arena *)&upatch.on)
+	if (!upatch_load(upatch.on))
 		return false;
 	__sync_fetch_and_add(&upatch.calls, 1);
 	for (int i = 0; i < 8; i++) {
 		struct up_thread __arena *t = &upatch.threads[(at + i) % UP_THREADS];
 
-		was = *(volatile __u64 __arena *)&t->who;
+		was = upatch_load(t->who);
 		if (!was)
 			was = __sync_val_compare_and_swap(&t->who, 0, who);
 		if (!was || was == who) {

@@ -3,7 +3,7 @@
 # they leave alone, and what is left when something dies.
 # BATS_BACKEND says by which back end; all of it is the same for each.
 # On the debug kernel each trap takes ten times as long; what is about the kernel is tested there.
-# bats file_tags=stock,nodebug
+# bats file_tags=stock,nodebug,smp
 # shellcheck disable=SC2317
 bats_require_minimum_version 1.5.0
 load helpers
@@ -144,10 +144,10 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	run_victim v "$V/pie"
 	says v 'calls 100 2' '200 calls, 0 wrong'
 	apply 0 count -p "$v" -f add_numbers
-	says v 'calls 300 4' '1200 calls, 0 wrong'
+	says v 'calls 3000 4' '12000 calls, 0 wrong'
 	up 0 stats 1 -j
-	json '.patches[0] | .calls == 1200 and .events == 1200 and .skipped == 0 and
-		([.threads[].calls] == [300, 300, 300, 300])'
+	json '.patches[0] | .calls == 12000 and .events == 12000 and .skipped == 0 and
+		([.threads[].calls] == [3000, 3000, 3000, 3000])'
 	says v 'add 5 6' 65
 	up 0 show 1 -j
 	json '.patches[0].last | .args[0:2] == ["0x5", "0x6"] and .what == "called"'
@@ -388,6 +388,7 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	[ "$(sha256sum <"$V/pie")" = "$sum" ] || fail "the file has changed"
 	up 0 detach 1
 	[ "$(code "$v" "$at")" = "$before" ]
+	[ -z "$stderr" ] || fail "it was not back at once"
 }
 
 @test "upatch: a file that was replaced on disk is patched where it still runs" {

@@ -2,14 +2,14 @@
 /*
  * A process to be patched.
  *
- *	victim serve PORT		records over TCP: four bytes of length, and as many more. Each is
- *					copied into 64 bytes of stack, whatever its length says
- *	victim send PORT LEN		one record; tells the reply, or "closed"
- *	victim client PORT		a record for each line of standard input
- *	victim load PORT N THREADS	N records of 8 and of 48 bytes each; tells how many were ok,
- *					refused and lost
- *	victim run			commands from standard input, a line of answer for each
- *	victim once COMMAND...		one of these
+ * victim serve PORT		records over TCP: four bytes of length, and as many more. Each is
+ *				copied into 64 bytes of stack, whatever its length says
+ * victim send PORT LEN		one record; tells the reply, or "closed"
+ * victim client PORT		a record for each line of standard input
+ * victim load PORT N THREADS	N records of 8 and of 48 bytes each; tells how many were ok,
+ *				refused and lost
+ * victim run			commands from standard input, a line of answer for each
+ * victim once COMMAND		one of these
  *
  * The functions that are patched have external names and are called as such.
  */
@@ -224,9 +224,7 @@ struct regs {
 	uint64_t flags;
 };
 
-extern struct regs wanted_regs, seen_regs;
 struct regs wanted_regs, seen_regs;
-uint64_t call_regs(void);
 
 /*
  * look_regs stores what it is given, and nothing else but xmm and flags is needed for that.
@@ -280,6 +278,7 @@ static void run_regs(void)
 {
 	static const char *const names[] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
 					    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
+	uint64_t call_regs(void);	/* above */
 	uint64_t r;
 	int bad = 0;
 
@@ -380,17 +379,22 @@ static void command(char *line)
 {
 	char word[32] = "", text[256] = "";
 	long v[6] = {};
-	int at = 0;
+	int at = 0, v_n = 0;
 
 	line[strcspn(line, "\n")] = 0;
-	sscanf(line, "%31s %n", word, &at);
+	if (sscanf(line, "%31s %n", word, &at) < 1)
+		return;
 	snprintf(text, sizeof(text), "%s", line + at);
-	sscanf(text, "%li %li %li %li %li %li", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5]);
+	for (char *from = text, *end; v_n < 6; from = end, v_n++) {
+		v[v_n] = strtoul(from, &end, 0);
+		if (end == from)
+			break;
+	}
 	if (!strcmp(word, "add")) {
 		printf("%ld\n", add_numbers(v[0], v[1]));
 	} else if (!strcmp(word, "ints")) {
 		/* with junk above the int, as compilers may leave it */
-		int (*f)(long, long) = (void *)add_ints;
+		int (*f)(long a, long b) = (void *)add_ints;
 
 		printf("%d\n", f((v[0] & 0xffffffff) | 0x7700000000, v[1]));
 	} else if (!strcmp(word, "six")) {
@@ -420,7 +424,7 @@ static void command(char *line)
 		lib = dlopen(text, RTLD_NOW);
 		puts(lib ? "loaded" : dlerror());
 	} else if (!strcmp(word, "libadd")) {
-		long (*f)(long, long) = dlsym(lib, "lib_add");
+		long (*f)(long a, long b) = dlsym(lib, "lib_add");
 
 		printf("%ld\n", f(v[0], v[1]));
 #endif

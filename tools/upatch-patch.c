@@ -338,6 +338,7 @@ static int load(struct up_patch *p, const struct up_patch *old, const struct up_
 	const char *name = spec->file ? spec->name : up_kinds[spec->kind];
 	struct bpf_object *obj = open_object(spec);
 	struct bpf_program *prog;
+	struct bpf_map *arena;
 	char suffix_less[UP_NAME];
 	int err;
 
@@ -355,9 +356,8 @@ static int load(struct up_patch *p, const struct up_patch *old, const struct up_
 		snprintf(suffix_less, sizeof(suffix_less), "%s", bpf_program__name(prog));
 		suffix_less[strlen(suffix_less) - strlen(spec->backend->suffix) - 1] = 0;
 		memcpy(p->meta.program, suffix_less, sizeof(suffix_less));
-		err = pin_meta(p) ?:
-		      pin_put(bpf_map__fd(bpf_object__find_map_by_name(obj, "upatch_arena")), p->dir,
-			      "arena") ?:
+		arena = bpf_object__find_map_by_name(obj, "upatch_arena");
+		err = pin_meta(p) ?: pin_put(bpf_map__fd(arena), p->dir, "arena") ?:
 		      pin_put(bpf_program__fd(prog), p->dir, "prog");
 		if (err)
 			err = up_fail(why, "%s: cannot create the pins: %s", p->dir,
@@ -398,11 +398,10 @@ int up_patch_make(struct up_patch *p, const struct up_patch *old, __u32 id,
 	snprintf(name, sizeof(name), NEW "%u", id);
 	if (!pin_path(p->dir, UP_ROOT, name) || mkdir(p->dir, 0755))
 		return up_fail(why, "%s: cannot create it: %s", p->dir, strerror(errno));
-	if (!p->meta.arena_start) {
+	if (!p->meta.arena_start)
 		up_fail(why, "there is no room of 4 GB that is free in all of the processes");
-	} else if (!load(p, old, spec, why) && !up_patch_map(p, why) && !up_patch_prog(p, why)) {
+	else if (!load(p, old, spec, why) && !up_patch_map(p, why) && !up_patch_prog(p, why))
 		return 0;
-	}
 	up_patch_close(p);
 	pin_dir_remove(p->dir);
 	return -1;

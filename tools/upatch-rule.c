@@ -70,7 +70,7 @@ static int deny_test(struct up_rule *rule)
 			rule->test = i;
 			n++;
 		}
-	if (n > 1 || !n != (env.arg < 0))
+	if (n > 1 || n != (env.arg >= 0))
 		return usage_error("deny", "takes --arg with one of --eq, --above, --below and "
 					   "--prefix, or none of them");
 	if (rule->test == UP_STARTS) {

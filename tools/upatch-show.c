@@ -136,8 +136,9 @@ static int list_one(struct up_patch *p, json_t *list)
 	build_id_text(&p->meta, id);
 	if (!asked.json)
 		printf("%u %s %s %s at %#" PRIx64 " of %s %.16s: %s, %zu processes%s%lld, "
-		       "%llu calls, %llu hits, %llu faults, since %s\n", p->meta.id, up_kinds[p->meta.kind],
-		       up_patch_backend(p)->name, p->meta.function, (uint64_t)p->meta.offset,
+		       "%llu calls, %llu hits, %llu faults, since %s\n", p->meta.id,
+		       up_kinds[p->meta.kind], up_patch_backend(p)->name, p->meta.function,
+		       (uint64_t)p->meta.offset,
 		       p->meta.object, *id ? id : "-", state_of(p, n), n, n ? ", first " : ", ",
 		       first ? (long long)json_integer_value(first) : 0, p->arena->calls,
 		       p->arena->hits, p->arena->faults, when(p->meta.since, since));

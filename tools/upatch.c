@@ -776,7 +776,8 @@ static const struct argp_option options[] = {
 	{"pid", 'p', "PID", 0, "one process", 0},
 	{"exe", OPT_EXE, "PATH", 0, "every process that has this file mapped now", 0},
 	{"build-id", OPT_BUILD_ID, "HEX", 0,
-	 "every process that has an object of it mapped now; with one of the others: it must be", 0},
+	 "every process that has an object of it mapped now; with one of the others: it must be that",
+	 0},
 	{"object", OPT_OBJECT, "NAME", 0,
 	 "with -p: the shared library that has the function, by its path or base name (default: "
 	 "the program)", 0},
@@ -790,7 +791,8 @@ static const struct argp_option options[] = {
 	{"below", OPT_BELOW, "V", 0, "deny: if the argument is less", 0},
 	{"prefix", OPT_PREFIX, "STR", 0, "deny: if the argument points to text that begins so", 0},
 	{"return", OPT_RETURN, "V", 0, "deny: what the caller gets", 0},
-	{"prog", OPT_PROG, "FILE[:NAME]", 0, "attach, update: an object made with upatch.bpf.h", 0},
+	{"prog", OPT_PROG, "FILE[:NAME]", 0,
+	 "attach, update: an object made with upatch.bpf.h", 0},
 	{"backend", OPT_BACKEND, "B", 0,
 	 "poke: in user mode; uprobe: by traps; auto (default): the first that is there", 0},
 	{"all", OPT_ALL, NULL, 0, "detach: every patch, and what is left unfinished", 0},
@@ -882,15 +884,16 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 
 static const char args_doc[] =
 	"count TARGET -f FUNC\nclamp TARGET -f FUNC --arg N [--min A] [--max B]\n"
-	"deny TARGET -f FUNC [--arg N --eq V|--above V|--below V|--prefix STR] --return V\n"
+	"deny TARGET -f FUNC [--arg N TEST] --return V\n"
 	"attach TARGET -f FUNC --prog FILE[:NAME]\ncheck TARGET -f FUNC\n"
 	"list|show|stats|verify [ID...]\nlog ID\nupdate ID WHAT\ndetach ID...|--all";
 
 static const char doc[] =
-	"Patch functions of running processes by BPF: count calls, clamp an argument, deny a call.\v"
-	"TARGET: -p PID [--object NAME], --exe PATH or --build-id HEX. Children of a patched process "
-	"are patched too; a process that executes another program no longer is. A patch stays until "
-	"it is detached, or its last process has ended.\n"
+	"Patch functions of running processes by BPF.\v"
+	"TARGET: -p PID [--object NAME], --exe PATH or --build-id HEX. Children of a patched "
+	"process are patched too; a process that executes another program no longer is. A patch stays "
+	"until it is detached, or its last process has ended.\n"
+	"TEST: --eq V, --above V, --below V or --prefix STR; without, every call is denied.\n"
 	"verify tells whether every process that has the object mapped runs the patch.\n"
 	"The uprobe back end traps at each call, in every process that has the file mapped, and "
 	"passes by those that are not patched: what is called millions of times a second becomes "
