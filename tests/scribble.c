@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Writes into a pinned arena what a hostile process could.
- * usage: scribble PIN SEED
+ * usage: scribble PIN SEED		junk all over; ff where the seed is 0
+ *	  scribble PIN OFFSET BYTE	one byte
  */
 #include <bpf/bpf.h>
 #include <err.h>
@@ -18,8 +19,8 @@ int main(int argc, char **argv)
 	__u8 *p;
 	int fd;
 
-	if (argc != 3)
-		errx(2, "usage: scribble PIN SEED");
+	if (argc != 3 && argc != 4)
+		errx(2, "usage: scribble PIN SEED | PIN OFFSET BYTE");
 	fd = bpf_obj_get(argv[1]);
 	if (fd < 0 || bpf_map_get_info_by_fd(fd, &info, &len))
 		err(1, "%s", argv[1]);
@@ -28,6 +29,10 @@ int main(int argc, char **argv)
 		 fd, 0);
 	if (p == MAP_FAILED)
 		err(1, "mmap");
+	if (argc == 4) {
+		p[atoi(argv[2])] = atoi(argv[3]);
+		return 0;
+	}
 	srand(atoi(argv[2]));
 	for (size_t i = 0; i < size; i++)
 		p[i] = atoi(argv[2]) ? rand() : 0xff;

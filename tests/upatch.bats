@@ -144,10 +144,10 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	run_victim v "$V/pie"
 	says v 'calls 100 2' '200 calls, 0 wrong'
 	apply 0 count -p "$v" -f add_numbers
-	says v 'calls 3000 4' '12000 calls, 0 wrong'
+	says v 'calls 1000 4' '4000 calls, 0 wrong'
 	up 0 stats 1 -j
-	json '.patches[0] | .calls == 12000 and .events == 12000 and .skipped == 0 and
-		([.threads[].calls] == [3000, 3000, 3000, 3000])'
+	json '.patches[0] | .calls == 4000 and .events == 4000 and .skipped == 0 and
+		([.threads[].calls] == [1000, 1000, 1000, 1000])'
 	says v 'add 5 6' 65
 	up 0 show 1 -j
 	json '.patches[0].last | .args[0:2] == ["0x5", "0x6"] and .what == "called"'
@@ -634,6 +634,18 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 		up 0 detach --all
 		says v 'add 9 0' 9
 	done
+	# a rule of which only the length of its text, and an event of which only the kind is wrong
+	apply 0 deny -p "$v" -f open_path --arg 0 --prefix /etc/ --return -13
+	says v 'path /etc/' -13
+	"$B/tests/scribble" "$PIN/upatch/1/arena" 2376 255
+	up 0 log 1
+	[[ -z $output && $stderr == *"1 events overwritten"* ]]
+	up 0 show 1
+	[[ $output == *'begins with "/etc/"'* && $output != *last:* ]]
+	"$B/tests/scribble" "$PIN/upatch/1/arena" 89 255
+	up 0 show 1
+	[[ $output == *"rule written by others"* ]]
+	up 1 update 1 --return 5
 }
 
 @test "upatch: the log is followed" {
