@@ -751,7 +751,7 @@ static int probe(void)
 	bool has_poke = up_poke.there(true, poke), counts = up_uprobe.there(false, count_why),
 	     writes = up_uprobe.there(true, write_why);
 	const struct need needs[] = {
-		{"uprobe count", count_why, counts, has_poke},
+		{"counting", count_why, counts, has_poke},
 		{"uprobe", write_why, writes, true},
 		{"poke", poke, has_poke, true},
 	};
