@@ -34,7 +34,7 @@ static __always_inline bool rule_get(struct up_rule *rule)
 {
 	for (int i = 0; i < 4; i++) {
 		__u32 gen = upatch_load(upatch.gen);
-		struct up_rule __arena *r = &upatch.rules[gen & 1];
+		__auto_type r = &upatch.rules[gen & 1];
 
 		rule->gen = upatch_load(r->gen);
 		rule->test = r->test;

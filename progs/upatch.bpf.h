@@ -115,7 +115,7 @@ static __always_inline void upatch_event(const struct up_call *call, __u32 what,
 					 const bool in_user)
 {
 	__u64 ticket = __sync_fetch_and_add(&upatch.head, 1), was, id;
-	struct up_event __arena *e = &upatch.ring[ticket % UP_RING];
+	__auto_type e = &upatch.ring[ticket % UP_RING];
 
 	was = upatch_load(e->seq);
 	if (((was & 1) && was + 4 * UP_RING > 2 * ticket + 1) || was > 2 * ticket ||
@@ -153,7 +153,7 @@ static __always_inline bool upatch_enter(const struct up_call *call, const bool 
 		return false;
 	__sync_fetch_and_add(&upatch.calls, 1);
 	for (int i = 0; i < 8; i++) {
-		struct up_thread __arena *t = &upatch.threads[(at + i) % UP_THREADS];
+		__auto_type t = &upatch.threads[(at + i) % UP_THREADS];
 
 		was = upatch_load(t->who);
 		if (!was)

@@ -672,6 +672,16 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	[[ $stderr == *"CAP_BPF and CAP_PERFMON are needed"* ]]
 }
 
+@test "upatch: help and version, and options by their long names" {
+	run_victim v "$V/pie"
+	up 0 --help
+	[[ $output == *EXAMPLES* ]]
+	up 0 --version
+	[[ $output == "upatch "* ]]
+	apply 0 count --pid "$v" --function add_numbers --json --verbose
+	json '.done == 1'
+}
+
 @test "upatch: check tells what is so, and changes nothing" {
 	run_victim v "$V/pie"
 	up 0 check -p "$v" -f add_numbers -j

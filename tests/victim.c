@@ -28,6 +28,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <linux/types.h>
 #ifndef STATIC
 #include <dlfcn.h>
 #endif
@@ -225,6 +226,7 @@ struct regs {
 };
 
 struct regs wanted_regs, seen_regs;
+__u64 call_regs(void);
 
 /*
  * look_regs stores what it is given, and nothing else but xmm and flags is needed for that.
@@ -278,7 +280,6 @@ static void run_regs(void)
 {
 	static const char *const names[] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
 					    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
-	uint64_t call_regs(void);	/* above */
 	uint64_t r;
 	int bad = 0;
 

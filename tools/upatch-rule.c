@@ -62,6 +62,7 @@ static int bad(const char *option, const char *text)
 
 static int deny_test(struct up_rule *rule)
 {
+	int has_arg = env.arg >= 0;
 	const char *const texts[] = {NULL, env.eq, env.above, env.below, env.prefix};
 	int n = 0;
 
@@ -70,7 +71,7 @@ static int deny_test(struct up_rule *rule)
 			rule->test = i;
 			n++;
 		}
-	if (n > 1 || n != (env.arg >= 0))
+	if (n > 1 || n != has_arg)
 		return usage_error("deny", "takes --arg with one of --eq, --above, --below and "
 					   "--prefix, or none of them");
 	if (rule->test == UP_STARTS) {
