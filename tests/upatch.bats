@@ -563,12 +563,14 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 		as --32 -o "$BATS_TEST_TMPDIR/o"
 	ld -m elf_i386 "$BATS_TEST_TMPDIR/o" -o "$BATS_TEST_TMPDIR/narrow"
 	"$BATS_TEST_TMPDIR/narrow" 3>&- 4>&- &
-	running+=($!)
+	local narrow=$!
+	running+=("$narrow")
 	pause 0.5
-	[ -e "/proc/$!/exe" ] && kill -0 $! || skip "this kernel runs no programs of 32 bits"
-	up 1 check -p $! -f _start
+	[[ $(readlink "/proc/$narrow/exe") == */narrow ]] ||
+		skip "this kernel runs no programs of 32 bits"
+	up 1 check -p "$narrow" -f _start
 	[[ $output == *"is not for x86-64, but of 32 bits"* ]]
-	apply 1 count -p $! -f _start
+	apply 1 count -p "$narrow" -f _start
 	[[ $output == *"is not for x86-64, but of 32 bits"* ]]
 }
 

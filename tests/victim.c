@@ -28,7 +28,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <linux/types.h>
 #ifndef STATIC
 #include <dlfcn.h>
 #endif
@@ -226,7 +225,6 @@ struct regs {
 };
 
 struct regs wanted_regs, seen_regs;
-__u64 call_regs(void);
 
 /*
  * look_regs stores what it is given, and nothing else but xmm and flags is needed for that.
@@ -288,7 +286,10 @@ static void run_regs(void)
 	for (int i = 0; i < 32; i++)
 		wanted_regs.xmm[i] = 0x0123456789abcdef * (i + 1);
 	memset(&seen_regs, 0, sizeof(seen_regs));
-	r = call_regs();
+	asm volatile("call call_regs" : "=a"(r) : : "rcx", "rdx", "rsi", "rdi", "r8", "r9",
+		     "r10", "r11", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4",
+		     "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
+		     "xmm13", "xmm14", "xmm15");
 	for (int i = 0; i < 16; i++)
 		if (wanted_regs.gpr[i] != seen_regs.gpr[i])
 			printf("%s%s", bad++ ? " " : "changed: ", names[i]);

@@ -208,7 +208,8 @@ static json_t *event_json(const struct up_event *e, __u64 now)
 		json_array_append_new(args, json_string(text));
 	}
 	snprintf(text, sizeof(text), "%#llx", e->value);
-	doc = json_pack("{s:s, s:o, s:s}", "what", what_words[e->what], "args", args, "value", text);
+	doc = json_pack("{s:s, s:o, s:s}", "what", what_words[e->what], "args", args, "value",
+			text);
 	if (e->ns || now)
 		json_object_set_new(doc, "time",
 				    json_string(when(time(NULL) - (e->ns && e->ns < boot_ns() ?
