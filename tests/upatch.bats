@@ -674,6 +674,21 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	[[ $stderr == *"CAP_BPF and CAP_PERFMON are needed"* ]]
 }
 
+@test "upatch: in a PID namespace of its own the tool takes nobody for another" {
+	[ "$BATS_BACKEND" = uprobe ] || skip "a link is to a process, whatever its number"
+	run_victim v "$V/pie"
+	tool 1 /usr/bin/unshare -pf --mount-proc bash -c '
+		mkfifo "$1/fifo"
+		"$2/pie" run <>"$1/fifo" >/dev/null 3>&- 4>&- &
+		until [[ $(readlink /proc/$!/exe) == */pie ]]; do :; done
+		"$3/upatch" count --backend uprobe -p $! -f add_numbers
+		rc=$?
+		kill -9 $!
+		exit $rc' bash "$BATS_TEST_TMPDIR" "$V" "$B"
+	[[ $output == *"must run in the host's PID namespace"* ]]
+	[ -z "$(echo "$PIN"/upatch/*)" ]
+}
+
 @test "upatch: help and version, and options by their long names" {
 	run_victim v "$V/pie"
 	up 0 --help

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 
 #define DI	   112	/* of struct pt_regs */
 #define RESTORE_MS 10000
+#define INIT_PID_NS 0xeffffffcU	/* its inode, in every kernel */
 
 /* --- probe --- */
 
@@ -211,9 +213,13 @@ static int attach(struct up_patch *p, const struct up_target *t, char *why)
 {
 	struct up_target now = *t;
 	struct up_site site = {.offset = p->meta.offset};
+	struct stat ns;
 	__u32 zero = 0;
 	int fd, err;
 
+	if (stat("/proc/self/ns/pid", &ns) || ns.st_ino != INIT_PID_NS)
+		return up_fail(why, "its number is another to uprobes: upatch must run in the "
+			       "host's PID namespace");
 	err = attach_file(p, t->object, why);
 	if (err)
 		return err;
