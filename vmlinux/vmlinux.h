@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 99e8abfdee6f, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id 4278f4d1d78c, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -138,6 +138,11 @@ enum {
 	ARCH_LBR_BR_TYPE_NEAR_RET = 5,
 	ARCH_LBR_BR_TYPE_KNOWN_MAX = 5,
 	ARCH_LBR_BR_TYPE_MAP_MAX = 16,
+};
+
+enum {
+	ARCH_UPROBE_FLAG_CAN_OPTIMIZE = 0,
+	ARCH_UPROBE_FLAG_OPTIMIZE_FAIL = 1,
 };
 
 enum {
@@ -389,6 +394,12 @@ enum {
 };
 
 enum {
+	BPF_F_USER_PATCH_PATH_FD = 1,
+	BPF_F_USER_PATCH_TRAP_ONLY = 2,
+	BPF_F_USER_PATCH_NO_TRAP = 4,
+};
+
+enum {
 	BPF_F_ZERO_CSUM_TX = 2,
 	BPF_F_DONT_FRAGMENT = 4,
 	BPF_F_SEQ_NUMBER = 8,
@@ -520,6 +531,13 @@ enum {
 	BPF_TCP_NEW_SYN_RECV = 12,
 	BPF_TCP_BOUND_INACTIVE = 13,
 	BPF_TCP_MAX_STATES = 14,
+};
+
+enum {
+	BPF_USER_PAGE_DATA = 0,
+	BPF_USER_PAGE_WRAPPER = 1,
+	BPF_USER_PAGE_BODY = 2,
+	BPF_USER_PAGES = 64,
 };
 
 enum {
@@ -1972,6 +1990,12 @@ enum {
 };
 
 enum {
+	EXPECT_SWBP = 0,
+	EXPECT_OPTIMIZED = 1,
+	EXPECT_SWBP_OPTIMIZED = 2,
+};
+
+enum {
 	FDB_NOTIFY_BIT = 1,
 	FDB_NOTIFY_INACTIVE_BIT = 2,
 };
@@ -2016,6 +2040,12 @@ enum {
 	FILT_ERR_NO_FUNCTION = 19,
 	FILT_ERR_ERRNO = 20,
 	FILT_ERR_NO_FILTER = 21,
+};
+
+enum {
+	FOLIO_WAS_MAPPED = 1,
+	FOLIO_WAS_MLOCKED = 2,
+	FOLIO_OLD_STATES = 3,
 };
 
 enum {
@@ -3490,6 +3520,12 @@ enum {
 };
 
 enum {
+	KUNIT_LEVEL_SUITE = 0,
+	KUNIT_LEVEL_CASE = 1,
+	KUNIT_LEVEL_CASE_PARAM = 2,
+};
+
+enum {
 	LBR_FORMAT_32 = 0,
 	LBR_FORMAT_LIP = 1,
 	LBR_FORMAT_EIP = 2,
@@ -3909,6 +3945,15 @@ enum {
 	MM_SWAPENTS = 2,
 	MM_SHMEMPAGES = 3,
 	NR_MM_COUNTERS = 4,
+};
+
+enum {
+	MOVE_PLAIN = 0,
+	MOVE_RIP = 1,
+	MOVE_JCC = 2,
+	MOVE_JMP = 3,
+	MOVE_RET = 4,
+	MOVE_INT3 = 5,
 };
 
 enum {
@@ -4893,6 +4938,21 @@ enum {
 	RADIX_TREE_ITER_TAG_MASK = 15,
 	RADIX_TREE_ITER_TAGGED = 16,
 	RADIX_TREE_ITER_CONTIG = 32,
+};
+
+enum {
+	RAX = 0,
+	RCX = 1,
+	RDX = 2,
+	RBX = 3,
+	RSP = 4,
+	RBP = 5,
+	RSI = 6,
+	RDI = 7,
+	R8 = 8,
+	R9 = 9,
+	R10 = 10,
+	R11 = 11,
 };
 
 enum {
@@ -6879,6 +6939,12 @@ typedef enum {
 } churn_state_t;
 
 typedef enum {
+	ISOLATE_ABORT = 0,
+	ISOLATE_NONE = 1,
+	ISOLATE_SUCCESS = 2,
+} isolate_migrate_t;
+
+typedef enum {
 	AD_MUX_DUMMY = 0,
 	AD_MUX_DETACHED = 1,
 	AD_MUX_WAITING = 2,
@@ -7512,6 +7578,13 @@ enum amd_cpu_type {
 	AMD_CPU_TYPE_PERFORMANCE = 0,
 	AMD_CPU_TYPE_EFFICIENCY = 1,
 	AMD_CPU_TYPE_LOW_POWER = 2,
+};
+
+enum anon_enabled_mode {
+	ANON_ENABLED_ALWAYS = 0,
+	ANON_ENABLED_INHERIT = 1,
+	ANON_ENABLED_MADVISE = 2,
+	ANON_ENABLED_NEVER = 3,
 };
 
 enum apic_intr_mode_id {
@@ -8222,7 +8295,8 @@ enum bpf_link_type {
 	BPF_LINK_TYPE_NETKIT = 13,
 	BPF_LINK_TYPE_SOCKMAP = 14,
 	BPF_LINK_TYPE_TRACING_MULTI = 15,
-	__MAX_BPF_LINK_TYPE = 16,
+	BPF_LINK_TYPE_TEXT_POKE = 16,
+	__MAX_BPF_LINK_TYPE = 17,
 };
 
 enum bpf_lru_list_type {
@@ -8481,6 +8555,18 @@ enum bpf_task_work_state {
 	BPF_TW_SCHEDULED = 3,
 	BPF_TW_RUNNING = 4,
 	BPF_TW_FREED = 5,
+};
+
+enum bpf_text_poke_mode {
+	BPF_TEXT_POKE_JMP = 1,
+	BPF_TEXT_POKE_TRAP = 2,
+};
+
+enum bpf_text_poke_state {
+	BPF_TEXT_POKE_ATTACHED = 1,
+	BPF_TEXT_POKE_DETACHED = 2,
+	BPF_TEXT_POKE_GONE = 3,
+	BPF_TEXT_POKE_RESIDUAL = 4,
 };
 
 enum bpf_text_poke_type {
@@ -9249,6 +9335,14 @@ enum dbgfs_get_mode {
 	DBGFS_GET_ALREADY = 0,
 	DBGFS_GET_REGULAR = 1,
 	DBGFS_GET_SHORT = 2,
+};
+
+enum defrag_mode {
+	DEFRAG_ALWAYS = 0,
+	DEFRAG_DEFER = 1,
+	DEFRAG_DEFER_MADVISE = 2,
+	DEFRAG_MADVISE = 3,
+	DEFRAG_NEVER = 4,
 };
 
 enum dentry_d_lock_class {
@@ -11390,6 +11484,12 @@ enum genl_validate_flags {
 	GENL_DONT_VALIDATE_DUMP_STRICT = 4,
 };
 
+enum global_enabled_mode {
+	GLOBAL_ENABLED_ALWAYS = 0,
+	GLOBAL_ENABLED_MADVISE = 1,
+	GLOBAL_ENABLED_NEVER = 2,
+};
+
 enum gpiod_flags {
 	GPIOD_ASIS = 0,
 	GPIOD_IN = 1,
@@ -11479,6 +11579,13 @@ enum hpet_mode {
 	HPET_MODE_DEVICE = 3,
 };
 
+enum hprobe_state {
+	HPROBE_LEASED = 0,
+	HPROBE_STABLE = 1,
+	HPROBE_GONE = 2,
+	HPROBE_CONSUMED = 3,
+};
+
 enum hpx_type3_cfg_loc {
 	HPX_CFG_PCICFG = 0,
 	HPX_CFG_PCIE_CAP = 1,
@@ -11546,6 +11653,14 @@ enum htb_cmode {
 	HTB_CANT_SEND = 0,
 	HTB_MAY_BORROW = 1,
 	HTB_CAN_SEND = 2,
+};
+
+enum huge_mode {
+	HUGE_SHMEM_ENABLED_ALWAYS = 0,
+	HUGE_SHMEM_ENABLED_INHERIT = 1,
+	HUGE_SHMEM_ENABLED_WITHIN_SIZE = 2,
+	HUGE_SHMEM_ENABLED_ADVISE = 3,
+	HUGE_SHMEM_ENABLED_NEVER = 4,
 };
 
 enum hv_isolation_type {
@@ -12590,6 +12705,18 @@ enum kernel_gp_hint {
 	GP_NULL_POINTER = 4,
 };
 
+enum kernel_load_data_id {
+	LOADING_UNKNOWN = 0,
+	LOADING_FIRMWARE = 1,
+	LOADING_MODULE = 2,
+	LOADING_KEXEC_IMAGE = 3,
+	LOADING_KEXEC_INITRAMFS = 4,
+	LOADING_POLICY = 5,
+	LOADING_X509_CERTIFICATE = 6,
+	LOADING_MODULE_COMPRESSED = 7,
+	LOADING_MAX_ID = 8,
+};
+
 enum kernel_read_file_id {
 	READING_UNKNOWN = 0,
 	READING_FIRMWARE = 1,
@@ -12701,11 +12828,41 @@ enum kprobe_slot_state {
 	SLOT_USED = 2,
 };
 
+enum ksm_advisor_type {
+	KSM_ADVISOR_NONE = 0,
+	KSM_ADVISOR_SCAN_TIME = 1,
+};
+
+enum ksm_get_folio_flags {
+	KSM_GET_FOLIO_NOLOCK = 0,
+	KSM_GET_FOLIO_LOCK = 1,
+	KSM_GET_FOLIO_TRYLOCK = 2,
+};
+
 enum kswapd_clear_hopeless_reason {
 	KSWAPD_CLEAR_HOPELESS_OTHER = 0,
 	KSWAPD_CLEAR_HOPELESS_KSWAPD = 1,
 	KSWAPD_CLEAR_HOPELESS_DIRECT = 2,
 	KSWAPD_CLEAR_HOPELESS_PCP = 3,
+};
+
+enum kunit_assert_type {
+	KUNIT_ASSERTION = 0,
+	KUNIT_EXPECTATION = 1,
+};
+
+enum kunit_speed {
+	KUNIT_SPEED_UNSET = 0,
+	KUNIT_SPEED_VERY_SLOW = 1,
+	KUNIT_SPEED_SLOW = 2,
+	KUNIT_SPEED_NORMAL = 3,
+	KUNIT_SPEED_MAX = 3,
+};
+
+enum kunit_status {
+	KUNIT_SUCCESS = 0,
+	KUNIT_FAILURE = 1,
+	KUNIT_SKIPPED = 2,
 };
 
 enum kvm_bus {
@@ -12994,6 +13151,23 @@ enum lru_status {
 enum lruvec_flags {
 	LRUVEC_CGROUP_CONGESTED = 0,
 	LRUVEC_NODE_CONGESTED = 1,
+};
+
+enum lsm_event {
+	LSM_POLICY_CHANGE = 0,
+	LSM_STARTED_ALL = 1,
+};
+
+enum lsm_integrity_type {
+	LSM_INT_DMVERITY_SIG_VALID = 0,
+	LSM_INT_DMVERITY_ROOTHASH = 1,
+	LSM_INT_FSVERITY_BUILTINSIG_VALID = 2,
+};
+
+enum lsm_order {
+	LSM_ORDER_FIRST = -1,
+	LSM_ORDER_MUTABLE = 0,
+	LSM_ORDER_LAST = 1,
 };
 
 enum lw_bits {
@@ -15575,6 +15749,8 @@ enum pageflags {
 	PG_savepinned = 4,
 	PG_foreign = 10,
 	PG_xen_remapped = 10,
+	PG_movable_ops_isolated = 16,
+	PG_movable_ops = 3,
 	PG_reported = 3,
 	PG_has_hwpoisoned = 8,
 	PG_large_rmappable = 9,
@@ -16244,6 +16420,12 @@ enum print_line_t {
 	TRACE_TYPE_NO_CONSUME = 3,
 };
 
+enum print_ops {
+	PRINT_ALWAYS = 0,
+	PRINT_SUITE = 1,
+	PRINT_NEVER = 2,
+};
+
 enum printk_info_flags {
 	LOG_FORCE_CON = 1,
 	LOG_NEWLINE = 2,
@@ -16602,6 +16784,12 @@ enum rmqueue_mode {
 	RMQUEUE_STEAL = 3,
 };
 
+enum rp_check {
+	RP_CHECK_CALL = 0,
+	RP_CHECK_CHAIN_CALL = 1,
+	RP_CHECK_RET = 2,
+};
+
 enum rpm_status {
 	RPM_INVALID = -1,
 	RPM_ACTIVE = 0,
@@ -16798,6 +16986,41 @@ enum scan_balance {
 	SCAN_FRACT = 1,
 	SCAN_ANON = 2,
 	SCAN_FILE = 3,
+};
+
+enum scan_result {
+	SCAN_FAIL = 0,
+	SCAN_SUCCEED = 1,
+	SCAN_NO_PTE_TABLE = 2,
+	SCAN_PMD_MAPPED = 3,
+	SCAN_EXCEED_NONE_PTE = 4,
+	SCAN_EXCEED_SWAP_PTE = 5,
+	SCAN_EXCEED_SHARED_PTE = 6,
+	SCAN_PTE_NON_PRESENT = 7,
+	SCAN_PTE_UFFD = 8,
+	SCAN_PTE_MAPPED_HUGEPAGE = 9,
+	SCAN_LACK_REFERENCED_PAGE = 10,
+	SCAN_PAGE_NULL = 11,
+	SCAN_SCAN_ABORT = 12,
+	SCAN_PAGE_COUNT = 13,
+	SCAN_PAGE_LRU = 14,
+	SCAN_PAGE_LOCK = 15,
+	SCAN_PAGE_ANON = 16,
+	SCAN_PAGE_LAZYFREE = 17,
+	SCAN_PAGE_COMPOUND = 18,
+	SCAN_ANY_PROCESS = 19,
+	SCAN_VMA_NULL = 20,
+	SCAN_VMA_CHECK = 21,
+	SCAN_ADDRESS_RANGE = 22,
+	SCAN_DEL_PAGE_LRU = 23,
+	SCAN_ALLOC_HUGE_PAGE_FAIL = 24,
+	SCAN_CGROUP_CHARGE_FAIL = 25,
+	SCAN_TRUNCATED = 26,
+	SCAN_PAGE_HAS_PRIVATE = 27,
+	SCAN_STORE_FAILED = 28,
+	SCAN_COPY_MC = 29,
+	SCAN_PAGE_FILLED = 30,
+	SCAN_PAGE_DIRTY_OR_WRITEBACK = 31,
 };
 
 enum sched_tunable_scaling {
@@ -17314,6 +17537,11 @@ enum spectre_v2_user_mitigation_cmd {
 	SPECTRE_V2_USER_CMD_PRCTL_IBPB = 4,
 	SPECTRE_V2_USER_CMD_SECCOMP = 5,
 	SPECTRE_V2_USER_CMD_SECCOMP_IBPB = 6,
+};
+
+enum split_type {
+	SPLIT_TYPE_UNIFORM = 0,
+	SPLIT_TYPE_NON_UNIFORM = 1,
 };
 
 enum srbds_mitigations {
@@ -18008,6 +18236,18 @@ enum track_item {
 	TRACK_FREE = 1,
 };
 
+enum transparent_hugepage_flag {
+	TRANSPARENT_HUGEPAGE_UNSUPPORTED = 0,
+	TRANSPARENT_HUGEPAGE_FLAG = 1,
+	TRANSPARENT_HUGEPAGE_REQ_MADV_FLAG = 2,
+	TRANSPARENT_HUGEPAGE_DEFRAG_DIRECT_FLAG = 3,
+	TRANSPARENT_HUGEPAGE_DEFRAG_KSWAPD_FLAG = 4,
+	TRANSPARENT_HUGEPAGE_DEFRAG_KSWAPD_OR_MADV_FLAG = 5,
+	TRANSPARENT_HUGEPAGE_DEFRAG_REQ_MADV_FLAG = 6,
+	TRANSPARENT_HUGEPAGE_DEFRAG_KHUGEPAGED_FLAG = 7,
+	TRANSPARENT_HUGEPAGE_USE_ZERO_PAGE_FLAG = 8,
+};
+
 enum tsa_mitigations {
 	TSA_MITIGATION_NONE = 0,
 	TSA_MITIGATION_AUTO = 1,
@@ -18254,6 +18494,13 @@ enum unwind_user_type_bits {
 	NR_UNWIND_USER_TYPE_BITS = 1,
 };
 
+enum uprobe_task_state {
+	UTASK_RUNNING = 0,
+	UTASK_SSTEP = 1,
+	UTASK_SSTEP_ACK = 2,
+	UTASK_SSTEP_TRAPPED = 3,
+};
+
 enum utf16_endian {
 	UTF16_HOST_ENDIAN = 0,
 	UTF16_LITTLE_ENDIAN = 1,
@@ -18401,18 +18648,55 @@ enum vm_event_item {
 	DROP_PAGECACHE = 29,
 	DROP_SLAB = 30,
 	OOM_KILL = 31,
-	UNEVICTABLE_PGCULLED = 32,
-	UNEVICTABLE_PGSCANNED = 33,
-	UNEVICTABLE_PGRESCUED = 34,
-	UNEVICTABLE_PGMLOCKED = 35,
-	UNEVICTABLE_PGMUNLOCKED = 36,
-	UNEVICTABLE_PGCLEARED = 37,
-	UNEVICTABLE_PGSTRANDED = 38,
-	DIRECT_MAP_LEVEL2_SPLIT = 39,
-	DIRECT_MAP_LEVEL3_SPLIT = 40,
-	DIRECT_MAP_LEVEL2_COLLAPSE = 41,
-	DIRECT_MAP_LEVEL3_COLLAPSE = 42,
-	NR_VM_EVENT_ITEMS = 43,
+	PGMIGRATE_SUCCESS = 32,
+	PGMIGRATE_FAIL = 33,
+	THP_MIGRATION_SUCCESS = 34,
+	THP_MIGRATION_FAIL = 35,
+	THP_MIGRATION_SPLIT = 36,
+	COMPACTMIGRATE_SCANNED = 37,
+	COMPACTFREE_SCANNED = 38,
+	COMPACTISOLATED = 39,
+	COMPACTSTALL = 40,
+	COMPACTFAIL = 41,
+	COMPACTSUCCESS = 42,
+	KCOMPACTD_WAKE = 43,
+	KCOMPACTD_MIGRATE_SCANNED = 44,
+	KCOMPACTD_FREE_SCANNED = 45,
+	UNEVICTABLE_PGCULLED = 46,
+	UNEVICTABLE_PGSCANNED = 47,
+	UNEVICTABLE_PGRESCUED = 48,
+	UNEVICTABLE_PGMLOCKED = 49,
+	UNEVICTABLE_PGMUNLOCKED = 50,
+	UNEVICTABLE_PGCLEARED = 51,
+	UNEVICTABLE_PGSTRANDED = 52,
+	THP_FAULT_ALLOC = 53,
+	THP_FAULT_FALLBACK = 54,
+	THP_FAULT_FALLBACK_CHARGE = 55,
+	THP_COLLAPSE_ALLOC = 56,
+	THP_COLLAPSE_ALLOC_FAILED = 57,
+	THP_FILE_ALLOC = 58,
+	THP_FILE_FALLBACK = 59,
+	THP_FILE_FALLBACK_CHARGE = 60,
+	THP_FILE_MAPPED = 61,
+	THP_SPLIT_PAGE = 62,
+	THP_SPLIT_PAGE_FAILED = 63,
+	THP_DEFERRED_SPLIT_PAGE = 64,
+	THP_UNDERUSED_SPLIT_PAGE = 65,
+	THP_SPLIT_PMD = 66,
+	THP_SCAN_EXCEED_NONE_PTE = 67,
+	THP_SCAN_EXCEED_SWAP_PTE = 68,
+	THP_SCAN_EXCEED_SHARED_PTE = 69,
+	THP_SPLIT_PUD = 70,
+	THP_ZERO_PAGE_ALLOC = 71,
+	THP_ZERO_PAGE_ALLOC_FAILED = 72,
+	THP_SWPOUT = 73,
+	THP_SWPOUT_FALLBACK = 74,
+	COW_KSM = 75,
+	DIRECT_MAP_LEVEL2_SPLIT = 76,
+	DIRECT_MAP_LEVEL3_SPLIT = 77,
+	DIRECT_MAP_LEVEL2_COLLAPSE = 78,
+	DIRECT_MAP_LEVEL3_COLLAPSE = 79,
+	NR_VM_EVENT_ITEMS = 80,
 };
 
 enum vm_fault_reason {
@@ -19016,6 +19300,8 @@ typedef int __kernel_clockid_t;
 
 typedef int __kernel_daddr_t;
 
+typedef int __kernel_key_t;
+
 typedef int __kernel_pid_t;
 
 typedef int __kernel_rwf_t;
@@ -19049,6 +19335,8 @@ typedef int initcall_entry_t;
 typedef int insn_value_t;
 
 typedef s32 int32_t;
+
+typedef __kernel_key_t key_t;
 
 typedef int mm_id_mapcount_t;
 
@@ -19296,9 +19584,13 @@ typedef u8 kprobe_opcode_t;
 
 typedef __u8 mtrr_type;
 
+typedef u8 rmap_age_t;
+
 typedef u8 u_int8_t;
 
 typedef u8 uint8_t;
+
+typedef u8 uprobe_opcode_t;
 
 typedef unsigned int __u32;
 
@@ -19381,6 +19673,8 @@ typedef __kernel_gid32_t gid_t;
 typedef unsigned int insn_attr_t;
 
 typedef unsigned int iov_iter_extraction_t;
+
+typedef unsigned int isolate_mode_t;
 
 typedef unsigned int kasan_vmalloc_flags_t;
 
@@ -19674,6 +19968,11 @@ typedef struct {
 	struct srcu_struct *lock;
 	struct srcu_ctr *scp;
 } class_srcu_fast_notrace_t;
+
+typedef struct {
+	struct srcu_struct *lock;
+	struct srcu_ctr *scp;
+} class_srcu_fast_updown_t;
 
 typedef struct {
 	struct srcu_struct *lock;
@@ -20836,6 +21135,13 @@ union __u128_halves {
 	};
 };
 
+struct inode;
+
+struct __uprobe_key {
+	struct inode *inode;
+	loff_t offset;
+};
+
 struct __user_cap_data_struct {
 	__u32 effective;
 	__u32 permitted;
@@ -20979,6 +21285,13 @@ struct seq_net_private {
 struct ac6_iter_state {
 	struct seq_net_private p;
 	struct net_device *dev;
+};
+
+struct access_report_info {
+	struct callback_head work;
+	const char *access;
+	struct task_struct *target;
+	struct task_struct *agent;
 };
 
 struct ack_sample {
@@ -24335,8 +24648,6 @@ struct rb_root_cached {
 	struct rb_node *rb_leftmost;
 };
 
-struct inode;
-
 struct address_space_operations;
 
 struct address_space {
@@ -24399,6 +24710,13 @@ struct adjtimex_result {
 	struct audit_ntp_data ad;
 	struct timespec64 delta;
 	bool clock_set;
+};
+
+struct advisor_ctx {
+	ktime_t start_scan;
+	long unsigned int scan_time;
+	long unsigned int change;
+	long long unsigned int cpu_time;
 };
 
 struct crypto_tfm;
@@ -25594,6 +25912,38 @@ struct arch_tlbflush_unmap_batch {
 	bool unmapped_pages;
 };
 
+struct uprobe_xol_ops;
+
+struct arch_uprobe {
+	union {
+		u8 insn[16];
+		u8 ixol[16];
+	};
+	const struct uprobe_xol_ops *ops;
+	union {
+		struct {
+			s32 offs;
+			u8 ilen;
+			u8 opc1;
+		} branch;
+		struct {
+			u8 fixups;
+			u8 ilen;
+		} defparam;
+		struct {
+			u8 reg_offset;
+			u8 ilen;
+		} push;
+	};
+	long unsigned int flags;
+};
+
+struct arch_uprobe_task {
+	long unsigned int saved_scratch_register;
+	unsigned int saved_trap_nr;
+	unsigned int saved_tf;
+};
+
 struct sysv_va_list {
 	unsigned int gp_offset;
 	unsigned int fp_offset;
@@ -25734,6 +26084,51 @@ struct async_entry {
 	async_func_t func;
 	void *data;
 	struct async_domain *domain;
+};
+
+struct insn_field {
+	union {
+		insn_value_t value;
+		insn_byte_t bytes[4];
+	};
+	unsigned char got;
+	unsigned char nbytes;
+};
+
+struct insn {
+	struct insn_field prefixes;
+	struct insn_field rex_prefix;
+	union {
+		struct insn_field vex_prefix;
+		struct insn_field xop_prefix;
+	};
+	struct insn_field opcode;
+	struct insn_field modrm;
+	struct insn_field sib;
+	struct insn_field displacement;
+	union {
+		struct insn_field immediate;
+		struct insn_field moffset1;
+		struct insn_field immediate1;
+	};
+	union {
+		struct insn_field moffset2;
+		struct insn_field immediate2;
+	};
+	int emulate_prefix_size;
+	insn_attr_t attr;
+	unsigned char opnd_bytes;
+	unsigned char addr_bytes;
+	unsigned char length;
+	unsigned char x86_64;
+	const insn_byte_t *kaddr;
+	const insn_byte_t *end_kaddr;
+	const insn_byte_t *next_byte;
+};
+
+struct at {
+	struct insn insn;
+	long unsigned int addr;
 };
 
 struct notifier_block;
@@ -25960,6 +26355,7 @@ struct file {
 		u64 f_pipe;
 	};
 	loff_t f_pos;
+	void *f_security;
 	errseq_t f_wb_err;
 	errseq_t f_sb_err;
 	struct hlist_head *f_ep;
@@ -25978,6 +26374,7 @@ struct backing_file {
 		struct path user_path;
 		freeptr_t bf_freeptr;
 	};
+	void *security;
 };
 
 struct bpf_verifier_env;
@@ -26404,6 +26801,7 @@ struct block_device {
 	struct mutex bd_fsfreeze_mutex;
 	struct partition_meta_info *bd_meta_info;
 	int bd_writers;
+	void *bd_security;
 	struct device bd_device;
 };
 
@@ -26917,6 +27315,7 @@ struct bpf_map {
 	u8 sha[32];
 	const struct bpf_map_ops *ops;
 	struct bpf_map *inner_map_meta;
+	void *security;
 	enum bpf_map_type map_type;
 	u32 key_size;
 	u32 value_size;
@@ -27317,6 +27716,18 @@ union bpf_attr {
 				__u64 cookies;
 				__u32 cnt;
 			} tracing_multi;
+			struct {
+				__u64 build_id;
+				__u64 helpers;
+				__u64 offset;
+				__u64 vaddr;
+				__u64 cookie;
+				__u32 build_id_sz;
+				__u32 helper_cnt;
+				__u32 path_fd;
+				__u32 func_size;
+				__u32 flags;
+			} text_poke;
 		};
 	} link_create;
 	struct {
@@ -28221,6 +28632,7 @@ struct sock {
 	u8 sk_txtime_unused: 6;
 	u8 sk_bpf_cb_flags;
 	void *sk_user_data;
+	void *sk_security;
 	struct sock_cgroup_data sk_cgrp_data;
 	void (*sk_state_change)(struct sock *);
 	void (*sk_write_space)(struct sock *);
@@ -29021,6 +29433,7 @@ struct inode {
 	const struct inode_operations *i_op;
 	struct super_block *i_sb;
 	struct address_space *i_mapping;
+	void *i_security;
 	u64 i_ino;
 	union {
 		const unsigned int i_nlink;
@@ -29228,6 +29641,13 @@ struct bpf_htab {
 	struct bpf_mem_alloc pcpu_ma;
 	struct bucket *buckets;
 	void *elems;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
 	union {
 		struct pcpu_freelist freelist;
 		struct bpf_lru lru;
@@ -30150,6 +30570,27 @@ struct bpf_link_info {
 			__u64 cookies;
 		} tracing_multi;
 		struct {
+			__u64 path;
+			__u32 path_size;
+			__u32 pid;
+			__u64 offset;
+			__u64 vaddr;
+			__u64 cookie;
+			__u64 image_vaddr;
+			__u32 image_len;
+			__u32 flags;
+			__u32 mode;
+			__u32 state;
+			__u32 nr_mm;
+			__u32 nr_updates;
+			__u64 trap_hits;
+			__u64 interior_hits;
+			__u64 faults;
+			__u64 skipped;
+			__u8 build_id[20];
+			__u32 build_id_sz;
+		} text_poke;
+		struct {
 			__u32 type;
 			union {
 				struct {
@@ -30794,6 +31235,7 @@ struct bpf_prog_aux {
 	char name[16];
 	u64 (*bpf_exception_cb)(u64, u64, u64, u64, u64);
 	u16 stack_arg_sp_adjust;
+	void *security;
 	struct bpf_token *token;
 	struct bpf_prog_offload *offload;
 	struct btf *btf;
@@ -32881,7 +33323,6 @@ struct bpf_struct_ops_map {
 	long: 64;
 	long: 64;
 	long: 64;
-	long: 64;
 	struct bpf_struct_ops_value kvalue;
 };
 
@@ -33065,6 +33506,28 @@ struct bpf_test_timer {
 	u64 time_spent;
 };
 
+struct bpf_user_image;
+
+struct bpf_text_poke_link {
+	struct bpf_link link;
+	struct bpf_user_image *image;
+	struct file *file;
+	struct path path;
+	struct pid *pid;
+	u8 build_id[20];
+	u32 build_id_sz;
+	u64 offset;
+	u64 cookie;
+	u32 flags;
+	u32 nr_updates;
+	struct mutex lock;
+	bool detached;
+	bool residual;
+	u64 traps;
+	u64 faults;
+	u64 skipped;
+};
+
 struct bpf_throw_ctx {
 	struct bpf_prog_aux *aux;
 	u64 sp;
@@ -33091,6 +33554,7 @@ struct bpf_token {
 	u64 allowed_maps;
 	u64 allowed_progs;
 	u64 allowed_attachs;
+	void *security;
 };
 
 struct bpf_token_info {
@@ -33362,6 +33826,51 @@ struct bpf_unix_iter_state {
 	bool st_bucket_done;
 };
 
+struct uprobe_consumer {
+	int (*handler)(struct uprobe_consumer *, struct pt_regs *, __u64 *);
+	int (*ret_handler)(struct uprobe_consumer *, long unsigned int, struct pt_regs *, __u64 *);
+	bool (*filter)(struct uprobe_consumer *, struct mm_struct *);
+	struct list_head cons_node;
+	__u64 id;
+};
+
+struct bpf_uprobe_multi_link;
+
+struct uprobe;
+
+struct bpf_uprobe {
+	struct bpf_uprobe_multi_link *link;
+	loff_t offset;
+	long unsigned int ref_ctr_offset;
+	u64 cookie;
+	struct uprobe *uprobe;
+	struct uprobe_consumer consumer;
+	bool session;
+};
+
+struct bpf_uprobe_multi_link {
+	struct path path;
+	struct bpf_link link;
+	u32 cnt;
+	struct bpf_uprobe *uprobes;
+	struct task_struct *task;
+};
+
+struct bpf_uprobe_multi_run_ctx {
+	struct bpf_session_run_ctx session_ctx;
+	long unsigned int entry_ip;
+	struct bpf_uprobe *uprobe;
+};
+
+struct bpf_user_ex;
+
+struct bpf_user_body {
+	u32 page;
+	u32 len;
+	u32 nr_ex;
+	struct bpf_user_ex *ex;
+};
+
 struct bpf_user_ex {
 	u32 off;
 	u32 fixup;
@@ -33372,6 +33881,65 @@ struct bpf_user_code {
 	u32 nr_ex;
 	u8 *insns;
 	struct bpf_user_ex ex[0];
+};
+
+struct bpf_user_data {
+	u64 body;
+	u64 cookie;
+	u64 func;
+	u64 link_id;
+};
+
+struct bpf_user_disp {
+	u8 skip;
+	u8 len;
+	u8 nr;
+	u8 off[19];
+	u8 insns[19];
+};
+
+struct bpf_user_wrapper {
+	u16 entry;
+	u16 probe_end;
+	u16 disp;
+	u16 nop;
+	u16 disp_off[19];
+	u16 len;
+};
+
+struct bpf_user_image {
+	refcount_t ref;
+	atomic_t nr_live;
+	long unsigned int base;
+	long unsigned int func;
+	struct bpf_user_disp disp;
+	struct bpf_user_wrapper wrapper;
+	struct page *pages[64];
+	struct mutex lock;
+	const struct bpf_text_poke_link *owner;
+	u32 nr_pages;
+	u32 nr_body;
+	struct bpf_user_body body[62];
+	wait_queue_head_t wait;
+	atomic64_t traps;
+	atomic64_t faults;
+	atomic64_t skipped;
+	struct callback_head rcu;
+};
+
+struct bpf_user_site;
+
+struct bpf_user_mm {
+	struct callback_head rcu;
+	u32 nr;
+	struct bpf_user_site *site[0];
+};
+
+struct bpf_user_site {
+	long unsigned int addr;
+	struct bpf_user_image *image;
+	const struct bpf_map *arena;
+	u32 live;
 };
 
 struct btf_mod_pair {
@@ -35723,6 +36291,15 @@ struct callchain_cpus_entries {
 	struct perf_callchain_entry *cpu_entries[0];
 };
 
+struct zone;
+
+struct capture_control {
+	struct zone *zone;
+	int migratetype;
+	int order;
+	struct page *page;
+};
+
 struct cdev {
 	struct kobject kobj;
 	struct module *owner;
@@ -36892,6 +37469,51 @@ struct coalesce_reply_data {
 	u32 supported_params;
 };
 
+struct code {
+	u8 *page;
+	long unsigned int addr;
+	u32 len;
+	int err;
+};
+
+struct collapse_control {
+	bool is_khugepaged;
+	u32 node_load[1];
+	unsigned int progress;
+	nodemask_t alloc_nmask;
+	long unsigned int mthp_present_ptes[8];
+};
+
+struct compact_control {
+	struct list_head freepages[11];
+	struct list_head migratepages;
+	unsigned int nr_freepages;
+	unsigned int nr_migratepages;
+	long unsigned int free_pfn;
+	long unsigned int migrate_pfn;
+	long unsigned int fast_start_pfn;
+	struct zone *zone;
+	long unsigned int total_migrate_scanned;
+	long unsigned int total_free_scanned;
+	short unsigned int fast_search_fail;
+	short int search_order;
+	const gfp_t gfp_mask;
+	int order;
+	int migratetype;
+	const unsigned int alloc_flags;
+	const int highest_zoneidx;
+	enum migrate_mode mode;
+	bool ignore_skip_hint;
+	bool no_set_skip_hint;
+	bool ignore_block_suitable;
+	bool direct_compaction;
+	bool proactive_compaction;
+	bool whole_zone;
+	bool contended;
+	bool finish_pageblock;
+	bool alloc_contig;
+};
+
 struct compat_group_filter {
 	union {
 		struct {
@@ -37161,6 +37783,12 @@ struct context_tracking {
 	long int nmi_nesting;
 };
 
+struct contig_page_info {
+	long unsigned int free_pages;
+	long unsigned int free_blocks_total;
+	long unsigned int free_blocks_suitable;
+};
+
 struct cookie {
 	u64 birthdate;
 	bool is_valid;
@@ -37181,6 +37809,12 @@ struct cookie_checker {
 	u64 secret_birthdate;
 	struct rw_semaphore secret_lock;
 	struct wg_device *device;
+};
+
+struct copy_subpage_arg {
+	struct folio *dst;
+	struct folio *src;
+	struct vm_area_struct *vma;
 };
 
 struct core_thread {
@@ -38642,6 +39276,7 @@ struct cred {
 	kernel_cap_t cap_effective;
 	kernel_cap_t cap_bset;
 	kernel_cap_t cap_ambient;
+	void *security;
 	struct user_struct *user;
 	struct user_namespace *user_ns;
 	struct ucounts *ucounts;
@@ -39221,6 +39856,12 @@ struct filename;
 
 struct delayed_filename {
 	struct filename *__incomplete_filename;
+};
+
+struct delayed_uprobe {
+	struct list_head list;
+	struct uprobe *uprobe;
+	struct mm_struct *mm;
 };
 
 struct delegated_inode {
@@ -44635,6 +45276,14 @@ struct folio {
 	};
 };
 
+struct folio_or_pfn {
+	union {
+		struct folio *folio;
+		long unsigned int pfn;
+	};
+	bool is_folio;
+};
+
 struct folio_queue {
 	struct folio_batch vec;
 	u8 orders[31];
@@ -46940,6 +47589,12 @@ union hpet_lock {
 		u32 value;
 	};
 	u64 lockval;
+};
+
+struct hprobe {
+	enum hprobe_state state;
+	struct srcu_ctr *srcu_scp;
+	struct uprobe *uprobe;
 };
 
 struct hpx_type0 {
@@ -50304,46 +50959,6 @@ struct inotify_inode_mark {
 	int wd;
 };
 
-struct insn_field {
-	union {
-		insn_value_t value;
-		insn_byte_t bytes[4];
-	};
-	unsigned char got;
-	unsigned char nbytes;
-};
-
-struct insn {
-	struct insn_field prefixes;
-	struct insn_field rex_prefix;
-	union {
-		struct insn_field vex_prefix;
-		struct insn_field xop_prefix;
-	};
-	struct insn_field opcode;
-	struct insn_field modrm;
-	struct insn_field sib;
-	struct insn_field displacement;
-	union {
-		struct insn_field immediate;
-		struct insn_field moffset1;
-		struct insn_field immediate1;
-	};
-	union {
-		struct insn_field moffset2;
-		struct insn_field immediate2;
-	};
-	int emulate_prefix_size;
-	insn_attr_t attr;
-	unsigned char opnd_bytes;
-	unsigned char addr_bytes;
-	unsigned char length;
-	unsigned char x86_64;
-	const insn_byte_t *kaddr;
-	const insn_byte_t *end_kaddr;
-	const insn_byte_t *next_byte;
-};
-
 struct insn_live_regs {
 	u32 use;
 	u32 def;
@@ -52090,6 +52705,28 @@ struct kcore_list {
 
 struct kcsan_scoped_access {};
 
+struct kern_ipc_perm {
+	spinlock_t lock;
+	bool deleted;
+	int id;
+	key_t key;
+	kuid_t uid;
+	kgid_t gid;
+	kuid_t cuid;
+	kgid_t cgid;
+	umode_t mode;
+	long unsigned int seq;
+	void *security;
+	struct rhash_head khtnode;
+	struct callback_head rcu;
+	refcount_t refcount;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+};
+
 struct kernel_clone_args {
 	u64 flags;
 	int *pidfd;
@@ -52402,6 +53039,14 @@ struct kho_data {
 	__u64 scratch_size;
 };
 
+struct mm_slot;
+
+struct khugepaged_scan {
+	struct list_head mm_head;
+	struct mm_slot *mm_slot;
+	long unsigned int address;
+};
+
 struct wait_page_queue;
 
 struct kiocb {
@@ -52708,6 +53353,77 @@ struct ksignal {
 	int sig;
 };
 
+struct mm_slot {
+	struct hlist_node hash;
+	struct list_head mm_node;
+	struct mm_struct *mm;
+};
+
+struct ksm_rmap_item;
+
+struct ksm_mm_slot {
+	struct mm_slot slot;
+	struct ksm_rmap_item *rmap_list;
+};
+
+struct ksm_next_page_arg {
+	struct folio *folio;
+	struct page *page;
+	long unsigned int addr;
+};
+
+struct ksm_stable_node;
+
+struct ksm_rmap_item {
+	struct ksm_rmap_item *rmap_list;
+	union {
+		struct anon_vma *anon_vma;
+	};
+	struct mm_struct *mm;
+	long unsigned int address;
+	union {
+		struct {
+			unsigned int oldchecksum;
+			rmap_age_t age;
+			rmap_age_t remaining_skips;
+		};
+		long unsigned int linear_page_index;
+	};
+	union {
+		struct rb_node node;
+		struct {
+			struct ksm_stable_node *head;
+			struct hlist_node hlist;
+		};
+	};
+};
+
+struct ksm_scan {
+	struct ksm_mm_slot *mm_slot;
+	long unsigned int address;
+	struct ksm_rmap_item **rmap_list;
+	long unsigned int seqnr;
+};
+
+struct ksm_stable_node {
+	union {
+		struct rb_node node;
+		struct {
+			struct list_head *head;
+			struct {
+				struct hlist_node hlist_dup;
+				struct list_head list;
+			};
+		};
+	};
+	struct hlist_head hlist;
+	union {
+		long unsigned int kpfn;
+		long unsigned int chain_prune_time;
+	};
+	int rmap_hlist_len;
+};
+
 struct kstat {
 	u32 result_mask;
 	umode_t mode;
@@ -52882,6 +53598,243 @@ struct kthread_worker {
 	struct list_head delayed_work_list;
 	struct task_struct *task;
 	struct kthread_work *current_work;
+};
+
+struct kunit;
+
+struct kunit_params {
+	const void *params;
+	void (*get_description)(struct kunit *, const void *, char *);
+	size_t num_params;
+	size_t elem_size;
+};
+
+typedef void (*kunit_try_catch_func_t)(void *);
+
+struct kunit_try_catch {
+	struct kunit *test;
+	int try_result;
+	kunit_try_catch_func_t try;
+	kunit_try_catch_func_t catch;
+	long unsigned int timeout;
+	void *context;
+};
+
+struct kunit_loc {
+	int line;
+	const char *file;
+};
+
+struct string_stream;
+
+struct kunit {
+	void *priv;
+	struct kunit *parent;
+	struct kunit_params params_array;
+	const char *name;
+	struct string_stream *log;
+	struct kunit_try_catch try_catch;
+	const void *param_value;
+	int param_index;
+	spinlock_t lock;
+	enum kunit_status status;
+	struct list_head resources;
+	char status_comment[256];
+	struct kunit_loc last_seen;
+};
+
+struct kunit_resource;
+
+typedef void (*kunit_resource_free_t)(struct kunit_resource *);
+
+struct kunit_resource {
+	void *data;
+	const char *name;
+	kunit_resource_free_t free;
+	struct kref refcount;
+	struct list_head node;
+	bool should_kfree;
+};
+
+typedef void kunit_action_t(void *);
+
+struct kunit_action_ctx {
+	struct kunit_resource res;
+	kunit_action_t *func;
+	void *ctx;
+};
+
+struct kunit_assert {};
+
+struct kunit_attr {
+	const char *name;
+	void * (*get_attr)(void *, bool);
+	const char * (*to_string)(void *, bool *);
+	int (*filter)(void *, const char *, int *);
+	void *attr_default;
+	enum print_ops print;
+};
+
+struct kunit_attr_filter {
+	struct kunit_attr *attr;
+	char *input;
+};
+
+struct kunit_attributes {
+	enum kunit_speed speed;
+};
+
+struct kunit_binary_assert_text;
+
+struct kunit_binary_assert {
+	struct kunit_assert assert;
+	const struct kunit_binary_assert_text *text;
+	long long int left_value;
+	long long int right_value;
+};
+
+struct kunit_binary_assert_text {
+	const char *operation;
+	const char *left_text;
+	const char *right_text;
+};
+
+struct kunit_binary_ptr_assert {
+	struct kunit_assert assert;
+	const struct kunit_binary_assert_text *text;
+	const void *left_value;
+	const void *right_value;
+};
+
+struct kunit_binary_str_assert {
+	struct kunit_assert assert;
+	const struct kunit_binary_assert_text *text;
+	const char *left_value;
+	const char *right_value;
+};
+
+struct kunit_case {
+	void (*run_case)(struct kunit *);
+	const char *name;
+	const void * (*generate_params)(struct kunit *, const void *, char *);
+	struct kunit_attributes attr;
+	int (*param_init)(struct kunit *);
+	void (*param_exit)(struct kunit *);
+	enum kunit_status status;
+	char *module_name;
+	struct string_stream *log;
+};
+
+struct kunit_device {
+	struct device dev;
+	struct kunit *owner;
+	const struct device_driver *driver;
+};
+
+struct kunit_fail_assert {
+	struct kunit_assert assert;
+};
+
+struct kunit_glob_filter {
+	char *suite_glob;
+	char *test_glob;
+};
+
+struct kunit_hooks_table {
+	void (*fail_current_test)(const char *, int, const char *, ...);
+	void * (*get_static_stub_address)(struct kunit *, void *);
+	bool (*is_suppressed_warning)(bool);
+};
+
+struct kunit_mem_assert {
+	struct kunit_assert assert;
+	const struct kunit_binary_assert_text *text;
+	const void *left_value;
+	const void *right_value;
+	const size_t size;
+};
+
+struct kunit_platform_device_alloc_params {
+	const char *name;
+	int id;
+};
+
+struct kunit_platform_device_probe_nb {
+	struct completion *x;
+	struct device *dev;
+	struct notifier_block nb;
+};
+
+struct kunit_ptr_not_err_assert {
+	struct kunit_assert assert;
+	const char *text;
+	const void *value;
+};
+
+struct kunit_result_stats {
+	long unsigned int passed;
+	long unsigned int skipped;
+	long unsigned int failed;
+	long unsigned int total;
+};
+
+struct kunit_static_stub_ctx {
+	void *real_fn_addr;
+	void *replacement_addr;
+};
+
+struct kunit_suite {
+	const char name[256];
+	int (*suite_init)(struct kunit_suite *);
+	void (*suite_exit)(struct kunit_suite *);
+	int (*init)(struct kunit *);
+	void (*exit)(struct kunit *);
+	struct kunit_case *test_cases;
+	struct kunit_attributes attr;
+	char status_comment[256];
+	struct dentry *debugfs;
+	struct string_stream *log;
+	int suite_init_err;
+	bool is_init;
+	enum kunit_status status;
+};
+
+struct kunit_suite_set {
+	struct kunit_suite * const *start;
+	struct kunit_suite * const *end;
+};
+
+struct kunit_suppressed_warning {
+	struct list_head node;
+	struct task_struct *task;
+	struct kunit *test;
+	atomic_t counter;
+};
+
+struct kunit_try_catch_context {
+	struct kunit *test;
+	struct kunit_suite *suite;
+	struct kunit_case *test_case;
+};
+
+struct kunit_unary_assert {
+	struct kunit_assert assert;
+	const char *condition;
+	bool expected_true;
+};
+
+struct kunit_vm_mmap_params {
+	struct file *file;
+	long unsigned int addr;
+	long unsigned int len;
+	long unsigned int prot;
+	long unsigned int flag;
+	long unsigned int offset;
+};
+
+struct kunit_vm_mmap_resource {
+	long unsigned int addr;
+	size_t size;
 };
 
 struct kvfree_rcu_bulk_data {
@@ -54433,6 +55386,15 @@ struct link_mode_info {
 	u16 mediums;
 };
 
+struct link_status {
+	u32 state;
+	u32 nr_mm;
+	u32 nr_updates;
+	u64 traps;
+	u64 faults;
+	u64 skipped;
+};
+
 struct linked_reg {
 	u8 frameno;
 	union {
@@ -54790,10 +55752,285 @@ struct lskcipher_instance {
 	};
 };
 
+struct lsm_blob_sizes {
+	unsigned int lbs_cred;
+	unsigned int lbs_file;
+	unsigned int lbs_backing_file;
+	unsigned int lbs_ib;
+	unsigned int lbs_inode;
+	unsigned int lbs_sock;
+	unsigned int lbs_superblock;
+	unsigned int lbs_ipc;
+	unsigned int lbs_key;
+	unsigned int lbs_msg_msg;
+	unsigned int lbs_perf_event;
+	unsigned int lbs_task;
+	unsigned int lbs_xattr_count;
+	unsigned int lbs_tun_dev;
+	unsigned int lbs_bdev;
+	unsigned int lbs_bpf_map;
+	unsigned int lbs_bpf_prog;
+	unsigned int lbs_bpf_token;
+};
+
 struct lsm_context {
 	char *context;
 	u32 len;
 	int id;
+};
+
+struct lsm_ctx {
+	__u64 id;
+	__u64 flags;
+	__u64 len;
+	__u64 ctx_len;
+	__u8 ctx[0];
+};
+
+struct lsm_id {
+	const char *name;
+	u64 id;
+};
+
+struct lsm_info {
+	const struct lsm_id *id;
+	enum lsm_order order;
+	long unsigned int flags;
+	struct lsm_blob_sizes *blobs;
+	int *enabled;
+	int (*init)(void);
+	int (*initcall_pure)(void);
+	int (*initcall_early)(void);
+	int (*initcall_core)(void);
+	int (*initcall_subsys)(void);
+	int (*initcall_fs)(void);
+	int (*initcall_device)(void);
+	int (*initcall_late)(void);
+	int (*initcall_late_sync)(void);
+};
+
+struct lsm_prop_selinux {};
+
+struct lsm_prop_smack {};
+
+struct lsm_prop_apparmor {};
+
+struct lsm_prop_bpf {};
+
+struct lsm_prop {
+	struct lsm_prop_selinux selinux;
+	struct lsm_prop_smack smack;
+	struct lsm_prop_apparmor apparmor;
+	struct lsm_prop_bpf bpf;
+};
+
+struct security_hook_list;
+
+struct static_key_false;
+
+struct lsm_static_call {
+	struct static_call_key *key;
+	void *trampoline;
+	struct security_hook_list *hl;
+	struct static_key_false *active;
+};
+
+struct lsm_static_calls_table {
+	struct lsm_static_call binder_set_context_mgr[3];
+	struct lsm_static_call binder_transaction[3];
+	struct lsm_static_call binder_transfer_binder[3];
+	struct lsm_static_call binder_transfer_file[3];
+	struct lsm_static_call ptrace_access_check[3];
+	struct lsm_static_call ptrace_traceme[3];
+	struct lsm_static_call capget[3];
+	struct lsm_static_call capset[3];
+	struct lsm_static_call capable[3];
+	struct lsm_static_call quotactl[3];
+	struct lsm_static_call quota_on[3];
+	struct lsm_static_call syslog[3];
+	struct lsm_static_call settime[3];
+	struct lsm_static_call vm_enough_memory[3];
+	struct lsm_static_call bprm_creds_for_exec[3];
+	struct lsm_static_call bprm_creds_from_file[3];
+	struct lsm_static_call bprm_check_security[3];
+	struct lsm_static_call bprm_committing_creds[3];
+	struct lsm_static_call bprm_committed_creds[3];
+	struct lsm_static_call fs_context_submount[3];
+	struct lsm_static_call fs_context_dup[3];
+	struct lsm_static_call fs_context_parse_param[3];
+	struct lsm_static_call sb_alloc_security[3];
+	struct lsm_static_call sb_delete[3];
+	struct lsm_static_call sb_free_security[3];
+	struct lsm_static_call sb_free_mnt_opts[3];
+	struct lsm_static_call sb_eat_lsm_opts[3];
+	struct lsm_static_call sb_mnt_opts_compat[3];
+	struct lsm_static_call sb_remount[3];
+	struct lsm_static_call sb_kern_mount[3];
+	struct lsm_static_call sb_show_options[3];
+	struct lsm_static_call sb_statfs[3];
+	struct lsm_static_call sb_mount[3];
+	struct lsm_static_call sb_umount[3];
+	struct lsm_static_call sb_pivotroot[3];
+	struct lsm_static_call sb_set_mnt_opts[3];
+	struct lsm_static_call sb_clone_mnt_opts[3];
+	struct lsm_static_call move_mount[3];
+	struct lsm_static_call dentry_init_security[3];
+	struct lsm_static_call dentry_create_files_as[3];
+	struct lsm_static_call path_notify[3];
+	struct lsm_static_call inode_alloc_security[3];
+	struct lsm_static_call inode_free_security[3];
+	struct lsm_static_call inode_free_security_rcu[3];
+	struct lsm_static_call inode_init_security[3];
+	struct lsm_static_call inode_init_security_anon[3];
+	struct lsm_static_call inode_create[3];
+	struct lsm_static_call inode_post_create_tmpfile[3];
+	struct lsm_static_call inode_link[3];
+	struct lsm_static_call inode_unlink[3];
+	struct lsm_static_call inode_symlink[3];
+	struct lsm_static_call inode_mkdir[3];
+	struct lsm_static_call inode_rmdir[3];
+	struct lsm_static_call inode_mknod[3];
+	struct lsm_static_call inode_rename[3];
+	struct lsm_static_call inode_readlink[3];
+	struct lsm_static_call inode_follow_link[3];
+	struct lsm_static_call inode_permission[3];
+	struct lsm_static_call inode_setattr[3];
+	struct lsm_static_call inode_post_setattr[3];
+	struct lsm_static_call inode_getattr[3];
+	struct lsm_static_call inode_xattr_skipcap[3];
+	struct lsm_static_call inode_setxattr[3];
+	struct lsm_static_call inode_post_setxattr[3];
+	struct lsm_static_call inode_getxattr[3];
+	struct lsm_static_call inode_listxattr[3];
+	struct lsm_static_call inode_removexattr[3];
+	struct lsm_static_call inode_post_removexattr[3];
+	struct lsm_static_call inode_file_setattr[3];
+	struct lsm_static_call inode_file_getattr[3];
+	struct lsm_static_call inode_set_acl[3];
+	struct lsm_static_call inode_post_set_acl[3];
+	struct lsm_static_call inode_get_acl[3];
+	struct lsm_static_call inode_remove_acl[3];
+	struct lsm_static_call inode_post_remove_acl[3];
+	struct lsm_static_call inode_need_killpriv[3];
+	struct lsm_static_call inode_killpriv[3];
+	struct lsm_static_call inode_getsecurity[3];
+	struct lsm_static_call inode_setsecurity[3];
+	struct lsm_static_call inode_listsecurity[3];
+	struct lsm_static_call inode_getlsmprop[3];
+	struct lsm_static_call inode_copy_up[3];
+	struct lsm_static_call inode_copy_up_xattr[3];
+	struct lsm_static_call inode_setintegrity[3];
+	struct lsm_static_call kernfs_init_security[3];
+	struct lsm_static_call file_permission[3];
+	struct lsm_static_call file_alloc_security[3];
+	struct lsm_static_call file_release[3];
+	struct lsm_static_call file_free_security[3];
+	struct lsm_static_call backing_file_alloc[3];
+	struct lsm_static_call backing_file_free[3];
+	struct lsm_static_call file_ioctl[3];
+	struct lsm_static_call file_ioctl_compat[3];
+	struct lsm_static_call mmap_addr[3];
+	struct lsm_static_call mmap_file[3];
+	struct lsm_static_call mmap_backing_file[3];
+	struct lsm_static_call file_mprotect[3];
+	struct lsm_static_call file_lock[3];
+	struct lsm_static_call file_fcntl[3];
+	struct lsm_static_call file_set_fowner[3];
+	struct lsm_static_call file_send_sigiotask[3];
+	struct lsm_static_call file_receive[3];
+	struct lsm_static_call file_open[3];
+	struct lsm_static_call file_post_open[3];
+	struct lsm_static_call file_truncate[3];
+	struct lsm_static_call task_alloc[3];
+	struct lsm_static_call task_free[3];
+	struct lsm_static_call cred_alloc_blank[3];
+	struct lsm_static_call cred_free[3];
+	struct lsm_static_call cred_prepare[3];
+	struct lsm_static_call cred_transfer[3];
+	struct lsm_static_call cred_getsecid[3];
+	struct lsm_static_call cred_getlsmprop[3];
+	struct lsm_static_call kernel_act_as[3];
+	struct lsm_static_call kernel_create_files_as[3];
+	struct lsm_static_call kernel_module_request[3];
+	struct lsm_static_call kernel_load_data[3];
+	struct lsm_static_call kernel_post_load_data[3];
+	struct lsm_static_call kernel_read_file[3];
+	struct lsm_static_call kernel_post_read_file[3];
+	struct lsm_static_call task_fix_setuid[3];
+	struct lsm_static_call task_fix_setgid[3];
+	struct lsm_static_call task_fix_setgroups[3];
+	struct lsm_static_call task_setpgid[3];
+	struct lsm_static_call task_getpgid[3];
+	struct lsm_static_call task_getsid[3];
+	struct lsm_static_call current_getlsmprop_subj[3];
+	struct lsm_static_call task_getlsmprop_obj[3];
+	struct lsm_static_call task_setnice[3];
+	struct lsm_static_call task_setioprio[3];
+	struct lsm_static_call task_getioprio[3];
+	struct lsm_static_call task_prlimit[3];
+	struct lsm_static_call task_setrlimit[3];
+	struct lsm_static_call task_setscheduler[3];
+	struct lsm_static_call task_getscheduler[3];
+	struct lsm_static_call task_movememory[3];
+	struct lsm_static_call task_kill[3];
+	struct lsm_static_call task_prctl[3];
+	struct lsm_static_call task_to_inode[3];
+	struct lsm_static_call userns_create[3];
+	struct lsm_static_call ipc_permission[3];
+	struct lsm_static_call ipc_getlsmprop[3];
+	struct lsm_static_call msg_msg_alloc_security[3];
+	struct lsm_static_call msg_msg_free_security[3];
+	struct lsm_static_call msg_queue_alloc_security[3];
+	struct lsm_static_call msg_queue_free_security[3];
+	struct lsm_static_call msg_queue_associate[3];
+	struct lsm_static_call msg_queue_msgctl[3];
+	struct lsm_static_call msg_queue_msgsnd[3];
+	struct lsm_static_call msg_queue_msgrcv[3];
+	struct lsm_static_call shm_alloc_security[3];
+	struct lsm_static_call shm_free_security[3];
+	struct lsm_static_call shm_associate[3];
+	struct lsm_static_call shm_shmctl[3];
+	struct lsm_static_call shm_shmat[3];
+	struct lsm_static_call sem_alloc_security[3];
+	struct lsm_static_call sem_free_security[3];
+	struct lsm_static_call sem_associate[3];
+	struct lsm_static_call sem_semctl[3];
+	struct lsm_static_call sem_semop[3];
+	struct lsm_static_call netlink_send[3];
+	struct lsm_static_call d_instantiate[3];
+	struct lsm_static_call getselfattr[3];
+	struct lsm_static_call setselfattr[3];
+	struct lsm_static_call getprocattr[3];
+	struct lsm_static_call setprocattr[3];
+	struct lsm_static_call ismaclabel[3];
+	struct lsm_static_call secid_to_secctx[3];
+	struct lsm_static_call lsmprop_to_secctx[3];
+	struct lsm_static_call secctx_to_secid[3];
+	struct lsm_static_call release_secctx[3];
+	struct lsm_static_call inode_invalidate_secctx[3];
+	struct lsm_static_call inode_notifysecctx[3];
+	struct lsm_static_call inode_setsecctx[3];
+	struct lsm_static_call inode_getsecctx[3];
+	struct lsm_static_call bpf[3];
+	struct lsm_static_call bpf_map[3];
+	struct lsm_static_call bpf_prog[3];
+	struct lsm_static_call bpf_map_create[3];
+	struct lsm_static_call bpf_map_free[3];
+	struct lsm_static_call bpf_prog_load[3];
+	struct lsm_static_call bpf_prog_free[3];
+	struct lsm_static_call bpf_token_create[3];
+	struct lsm_static_call bpf_token_free[3];
+	struct lsm_static_call bpf_token_cmd[3];
+	struct lsm_static_call bpf_token_capable[3];
+	struct lsm_static_call locked_down[3];
+	struct lsm_static_call perf_event_open[3];
+	struct lsm_static_call perf_event_alloc[3];
+	struct lsm_static_call perf_event_read[3];
+	struct lsm_static_call perf_event_write[3];
+	struct lsm_static_call initramfs_populated[3];
+	struct lsm_static_call bdev_alloc_security[3];
+	struct lsm_static_call bdev_free_security[3];
+	struct lsm_static_call bdev_setintegrity[3];
 };
 
 struct lwq {
@@ -54968,6 +56205,12 @@ struct map_files_info {
 	long unsigned int start;
 	long unsigned int end;
 	fmode_t mode;
+};
+
+struct map_info {
+	struct map_info *next;
+	struct mm_struct *mm;
+	long unsigned int vaddr;
 };
 
 struct map_iter {
@@ -55316,11 +56559,11 @@ struct memcg_stock_pcp {
 
 struct memcg_vmstats {
 	long int state[54];
-	long unsigned int events[8];
+	long unsigned int events[12];
 	long int state_local[54];
-	long unsigned int events_local[8];
+	long unsigned int events_local[12];
 	long int state_pending[54];
-	long unsigned int events_pending[8];
+	long unsigned int events_pending[12];
 	atomic_long_t stats_updates;
 };
 
@@ -55329,9 +56572,9 @@ struct memcg_vmstats_percpu {
 	struct memcg_vmstats_percpu *parent_pcpu;
 	struct memcg_vmstats *vmstats;
 	long int state[54];
-	long unsigned int events[8];
+	long unsigned int events[12];
 	long int state_prev[54];
-	long unsigned int events_prev[8];
+	long unsigned int events_prev[12];
 	long: 64;
 };
 
@@ -55506,6 +56749,15 @@ struct microcode_ops {
 	unsigned int use_staging: 1;
 };
 
+struct migrate_pages_stats {
+	int nr_succeeded;
+	int nr_failed_pages;
+	int nr_thp_succeeded;
+	int nr_thp_failed;
+	int nr_thp_split;
+	int nr_split;
+};
+
 struct set_affinity_pending;
 
 struct migration_arg {
@@ -55651,7 +56903,11 @@ typedef class_mmap_read_lock_t class_mmap_read_lock_try_t;
 
 typedef struct mm_struct *class_mmap_write_lock_t;
 
-struct uprobes_state {};
+struct xol_area;
+
+struct uprobes_state {
+	struct xol_area *xol_area;
+};
 
 struct sched_cache_group;
 
@@ -55719,7 +56975,14 @@ struct mm_struct {
 		atomic_t tlb_flush_pending;
 		atomic_t tlb_flush_batched;
 		struct uprobes_state uprobes_state;
+		struct bpf_user_mm *bpf_user;
 		struct work_struct async_put_work;
+		long unsigned int ksm_merging_pages;
+		long unsigned int ksm_rmap_items;
+		atomic_long_t ksm_zero_pages;
+		mm_id_t mm_id;
+		long: 64;
+		long: 64;
 		long: 64;
 	};
 	char flexible_array[0];
@@ -56098,10 +57361,10 @@ struct module {
 	unsigned int num_kprobe_blacklist;
 	int num_static_call_sites;
 	struct static_call_site *static_call_sites;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
+	int num_kunit_init_suites;
+	struct kunit_suite **kunit_init_suites;
+	int num_kunit_suites;
+	struct kunit_suite **kunit_suites;
 	long: 64;
 	long: 64;
 	long: 64;
@@ -56217,6 +57480,12 @@ struct mountpoint {
 	struct dentry *m_dentry;
 	struct hlist_head m_list;
 	struct hlist_head m_covers;
+};
+
+struct movable_operations {
+	bool (*isolate_page)(struct page *, isolate_mode_t);
+	int (*migrate_page)(struct page *, struct page *, enum migrate_mode);
+	void (*putback_page)(struct page *);
 };
 
 struct mp_chip_data {
@@ -56952,6 +58221,16 @@ struct mse_snapshot_entry {
 	int channel;
 };
 
+struct msg_msgseg;
+
+struct msg_msg {
+	struct list_head m_list;
+	long int m_type;
+	size_t m_ts;
+	struct msg_msgseg *next;
+	void *security;
+};
+
 struct ubuf_info;
 
 struct msghdr {
@@ -57116,6 +58395,10 @@ struct msr_info_completion {
 struct msr_regs_info {
 	u32 *regs;
 	int err;
+};
+
+struct mthp_stat {
+	long unsigned int stats[220];
 };
 
 struct mtrr_var_range {
@@ -62978,7 +64261,6 @@ struct packet_sock {
 	struct completion skb_completion;
 	struct net_device *cached_dev;
 	long: 64;
-	long: 64;
 	struct packet_type prot_hook;
 	long: 64;
 	long: 64;
@@ -63152,6 +64434,16 @@ struct pagerange_state {
 struct pages_devres {
 	long unsigned int addr;
 	unsigned int order;
+};
+
+struct pages_or_folios {
+	union {
+		struct page **pages;
+		struct folio **folios;
+		void **entries;
+	};
+	bool has_folios;
+	long int nr_entries;
 };
 
 struct pagetable_move_control {
@@ -63913,11 +65205,7 @@ struct per_cpu_pages {
 	u8 flags;
 	u8 alloc_factor;
 	short int free_count;
-	struct list_head lists[12];
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
+	struct list_head lists[14];
 };
 
 struct per_cpu_zonestat {
@@ -64372,6 +65660,7 @@ struct perf_event {
 	struct trace_event_call *tp_event;
 	struct event_filter *filter;
 	struct ftrace_ops ftrace_ops;
+	void *security;
 	struct list_head sb_list;
 	struct list_head pmu_list;
 	u32 orig_type;
@@ -64732,13 +66021,16 @@ struct zone {
 	long: 64;
 	struct cacheline_padding _pad2_;
 	long unsigned int percpu_drift_mark;
+	long unsigned int compact_cached_free_pfn;
+	long unsigned int compact_cached_migrate_pfn[2];
+	long unsigned int compact_init_migrate_pfn;
+	long unsigned int compact_init_free_pfn;
+	unsigned int compact_considered;
+	unsigned int compact_defer_shift;
+	int compact_order_failed;
+	bool compact_blockskip_flush;
 	bool contiguous;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
+	long: 0;
 	struct cacheline_padding _pad3_;
 	atomic_long_t vm_stat[10];
 	atomic_long_t vm_numa_event[0];
@@ -64776,7 +66068,14 @@ struct pglist_data {
 	int kswapd_order;
 	enum zone_type kswapd_highest_zoneidx;
 	atomic_t kswapd_failures;
+	int kcompactd_max_order;
+	enum zone_type kcompactd_highest_zoneidx;
+	wait_queue_head_t kcompactd_wait;
+	struct task_struct *kcompactd;
+	bool proactive_compact_trigger;
 	long unsigned int totalreserve_pages;
+	long: 64;
+	long: 64;
 	long: 64;
 	long: 64;
 	long: 64;
@@ -65518,6 +66817,12 @@ struct pnp_protocol {
 struct pnp_resource {
 	struct list_head list;
 	struct resource res;
+};
+
+struct poke {
+	u8 from;
+	u8 to;
+	bool other;
 };
 
 struct pollfd {
@@ -66610,6 +67915,14 @@ struct ptrace_peeksiginfo_args {
 	__s32 nr;
 };
 
+struct ptrace_relation {
+	struct task_struct *tracer;
+	struct task_struct *tracee;
+	bool invalid;
+	struct list_head node;
+	struct callback_head rcu;
+};
+
 struct ptrace_syscall_info {
 	__u8 op;
 	__u8 reserved;
@@ -66963,7 +68276,6 @@ struct raw6_sock {
 	long: 64;
 	long: 64;
 	long: 64;
-	long: 64;
 	struct numa_drop_counters drop_counters;
 	struct ipv6_pinfo inet6;
 };
@@ -67004,7 +68316,6 @@ struct raw_sock {
 	struct inet_sock inet;
 	struct icmp_filter filter;
 	u32 ipmr_table;
-	long: 64;
 	struct numa_drop_counters drop_counters;
 };
 
@@ -67756,6 +69067,27 @@ struct rethook {
 	struct callback_head rcu;
 };
 
+struct return_consumer {
+	__u64 cookie;
+	__u64 id;
+};
+
+struct return_instance {
+	struct hprobe hprobe;
+	long unsigned int func;
+	long unsigned int stack;
+	long unsigned int orig_ret_vaddr;
+	bool chained;
+	int cons_cnt;
+	struct return_instance *next;
+	struct callback_head rcu;
+	struct return_consumer consumer;
+	struct return_consumer *extra_consumers;
+	long: 64;
+	long: 64;
+	long: 64;
+};
+
 struct reuseport_array {
 	struct bpf_map map;
 	struct sock *ptrs[0];
@@ -67910,6 +69242,11 @@ struct rlb_client_info {
 struct rlimit64 {
 	__u64 rlim_cur;
 	__u64 rlim_max;
+};
+
+struct rmap_walk_arg {
+	struct folio *folio;
+	bool map_unused_to_zeropage;
 };
 
 struct rmap_walk_control {
@@ -69110,6 +70447,217 @@ struct seccomp_data {
 	__u64 args[6];
 };
 
+struct timezone;
+
+struct xattr;
+
+struct sembuf;
+
+union security_list_options {
+	int (*binder_set_context_mgr)(const struct cred *);
+	int (*binder_transaction)(const struct cred *, const struct cred *);
+	int (*binder_transfer_binder)(const struct cred *, const struct cred *);
+	int (*binder_transfer_file)(const struct cred *, const struct cred *, const struct file *);
+	int (*ptrace_access_check)(struct task_struct *, unsigned int);
+	int (*ptrace_traceme)(struct task_struct *);
+	int (*capget)(const struct task_struct *, kernel_cap_t *, kernel_cap_t *, kernel_cap_t *);
+	int (*capset)(struct cred *, const struct cred *, const kernel_cap_t *, const kernel_cap_t *, const kernel_cap_t *);
+	int (*capable)(const struct cred *, struct user_namespace *, int, unsigned int);
+	int (*quotactl)(int, int, int, const struct super_block *);
+	int (*quota_on)(struct dentry *);
+	int (*syslog)(int);
+	int (*settime)(const struct timespec64 *, const struct timezone *);
+	int (*vm_enough_memory)(struct mm_struct *, long int);
+	int (*bprm_creds_for_exec)(struct linux_binprm *);
+	int (*bprm_creds_from_file)(struct linux_binprm *, const struct file *);
+	int (*bprm_check_security)(struct linux_binprm *);
+	void (*bprm_committing_creds)(const struct linux_binprm *);
+	void (*bprm_committed_creds)(const struct linux_binprm *);
+	int (*fs_context_submount)(struct fs_context *, struct super_block *);
+	int (*fs_context_dup)(struct fs_context *, struct fs_context *);
+	int (*fs_context_parse_param)(struct fs_context *, struct fs_parameter *);
+	int (*sb_alloc_security)(struct super_block *);
+	void (*sb_delete)(struct super_block *);
+	void (*sb_free_security)(struct super_block *);
+	void (*sb_free_mnt_opts)(void *);
+	int (*sb_eat_lsm_opts)(char *, void **);
+	int (*sb_mnt_opts_compat)(struct super_block *, void *);
+	int (*sb_remount)(struct super_block *, void *);
+	int (*sb_kern_mount)(const struct super_block *);
+	int (*sb_show_options)(struct seq_file *, struct super_block *);
+	int (*sb_statfs)(struct dentry *);
+	int (*sb_mount)(const char *, const struct path *, const char *, long unsigned int, void *);
+	int (*sb_umount)(struct vfsmount *, int);
+	int (*sb_pivotroot)(const struct path *, const struct path *);
+	int (*sb_set_mnt_opts)(struct super_block *, void *, long unsigned int, long unsigned int *);
+	int (*sb_clone_mnt_opts)(const struct super_block *, struct super_block *, long unsigned int, long unsigned int *);
+	int (*move_mount)(const struct path *, const struct path *);
+	int (*dentry_init_security)(struct dentry *, int, const struct qstr *, const char **, struct lsm_context *);
+	int (*dentry_create_files_as)(struct dentry *, int, const struct qstr *, const struct cred *, struct cred *);
+	int (*path_notify)(const struct path *, u64, unsigned int);
+	int (*inode_alloc_security)(struct inode *);
+	void (*inode_free_security)(struct inode *);
+	void (*inode_free_security_rcu)(void *);
+	int (*inode_init_security)(struct inode *, struct inode *, const struct qstr *, struct xattr *, int *);
+	int (*inode_init_security_anon)(struct inode *, const struct qstr *, const struct inode *);
+	int (*inode_create)(struct inode *, struct dentry *, umode_t);
+	void (*inode_post_create_tmpfile)(struct mnt_idmap *, struct inode *);
+	int (*inode_link)(struct dentry *, struct inode *, struct dentry *);
+	int (*inode_unlink)(struct inode *, struct dentry *);
+	int (*inode_symlink)(struct inode *, struct dentry *, const char *);
+	int (*inode_mkdir)(struct inode *, struct dentry *, umode_t);
+	int (*inode_rmdir)(struct inode *, struct dentry *);
+	int (*inode_mknod)(struct inode *, struct dentry *, umode_t, dev_t);
+	int (*inode_rename)(struct inode *, struct dentry *, struct inode *, struct dentry *);
+	int (*inode_readlink)(struct dentry *);
+	int (*inode_follow_link)(struct dentry *, struct inode *, bool);
+	int (*inode_permission)(struct inode *, int);
+	int (*inode_setattr)(struct mnt_idmap *, struct dentry *, struct iattr *);
+	void (*inode_post_setattr)(struct mnt_idmap *, struct dentry *, int);
+	int (*inode_getattr)(const struct path *);
+	int (*inode_xattr_skipcap)(const char *);
+	int (*inode_setxattr)(struct mnt_idmap *, struct dentry *, const char *, const void *, size_t, int);
+	void (*inode_post_setxattr)(struct dentry *, const char *, const void *, size_t, int);
+	int (*inode_getxattr)(struct dentry *, const char *);
+	int (*inode_listxattr)(struct dentry *);
+	int (*inode_removexattr)(struct mnt_idmap *, struct dentry *, const char *);
+	void (*inode_post_removexattr)(struct dentry *, const char *);
+	int (*inode_file_setattr)(struct dentry *, struct file_kattr *);
+	int (*inode_file_getattr)(struct dentry *, struct file_kattr *);
+	int (*inode_set_acl)(struct mnt_idmap *, struct dentry *, const char *, struct posix_acl *);
+	void (*inode_post_set_acl)(struct dentry *, const char *, struct posix_acl *);
+	int (*inode_get_acl)(struct mnt_idmap *, struct dentry *, const char *);
+	int (*inode_remove_acl)(struct mnt_idmap *, struct dentry *, const char *);
+	void (*inode_post_remove_acl)(struct mnt_idmap *, struct dentry *, const char *);
+	int (*inode_need_killpriv)(struct dentry *);
+	int (*inode_killpriv)(struct mnt_idmap *, struct dentry *);
+	int (*inode_getsecurity)(struct mnt_idmap *, struct inode *, const char *, void **, bool);
+	int (*inode_setsecurity)(struct inode *, const char *, const void *, size_t, int);
+	int (*inode_listsecurity)(struct inode *, char **, ssize_t *);
+	void (*inode_getlsmprop)(struct inode *, struct lsm_prop *);
+	int (*inode_copy_up)(struct dentry *, struct cred **);
+	int (*inode_copy_up_xattr)(struct dentry *, const char *);
+	int (*inode_setintegrity)(const struct inode *, enum lsm_integrity_type, const void *, size_t);
+	int (*kernfs_init_security)(struct kernfs_node *, struct kernfs_node *);
+	int (*file_permission)(struct file *, int);
+	int (*file_alloc_security)(struct file *);
+	void (*file_release)(struct file *);
+	void (*file_free_security)(struct file *);
+	int (*backing_file_alloc)(struct file *, const struct file *);
+	void (*backing_file_free)(struct file *);
+	int (*file_ioctl)(struct file *, unsigned int, long unsigned int);
+	int (*file_ioctl_compat)(struct file *, unsigned int, long unsigned int);
+	int (*mmap_addr)(long unsigned int);
+	int (*mmap_file)(struct file *, long unsigned int, long unsigned int, long unsigned int);
+	int (*mmap_backing_file)(struct vm_area_struct *, struct file *, struct file *);
+	int (*file_mprotect)(struct vm_area_struct *, long unsigned int, long unsigned int);
+	int (*file_lock)(struct file *, unsigned int);
+	int (*file_fcntl)(struct file *, unsigned int, long unsigned int);
+	void (*file_set_fowner)(struct file *);
+	int (*file_send_sigiotask)(struct task_struct *, struct fown_struct *, int);
+	int (*file_receive)(struct file *);
+	int (*file_open)(struct file *);
+	int (*file_post_open)(struct file *, int);
+	int (*file_truncate)(struct file *);
+	int (*task_alloc)(struct task_struct *, u64);
+	void (*task_free)(struct task_struct *);
+	int (*cred_alloc_blank)(struct cred *, gfp_t);
+	void (*cred_free)(struct cred *);
+	int (*cred_prepare)(struct cred *, const struct cred *, gfp_t);
+	void (*cred_transfer)(struct cred *, const struct cred *);
+	void (*cred_getsecid)(const struct cred *, u32 *);
+	void (*cred_getlsmprop)(const struct cred *, struct lsm_prop *);
+	int (*kernel_act_as)(struct cred *, u32);
+	int (*kernel_create_files_as)(struct cred *, struct inode *);
+	int (*kernel_module_request)(char *);
+	int (*kernel_load_data)(enum kernel_load_data_id, bool);
+	int (*kernel_post_load_data)(char *, loff_t, enum kernel_load_data_id, char *);
+	int (*kernel_read_file)(struct file *, enum kernel_read_file_id, bool);
+	int (*kernel_post_read_file)(struct file *, char *, loff_t, enum kernel_read_file_id);
+	int (*task_fix_setuid)(struct cred *, const struct cred *, int);
+	int (*task_fix_setgid)(struct cred *, const struct cred *, int);
+	int (*task_fix_setgroups)(struct cred *, const struct cred *);
+	int (*task_setpgid)(struct task_struct *, pid_t);
+	int (*task_getpgid)(struct task_struct *);
+	int (*task_getsid)(struct task_struct *);
+	void (*current_getlsmprop_subj)(struct lsm_prop *);
+	void (*task_getlsmprop_obj)(struct task_struct *, struct lsm_prop *);
+	int (*task_setnice)(struct task_struct *, int);
+	int (*task_setioprio)(struct task_struct *, int);
+	int (*task_getioprio)(struct task_struct *);
+	int (*task_prlimit)(const struct cred *, const struct cred *, unsigned int);
+	int (*task_setrlimit)(struct task_struct *, unsigned int, struct rlimit *);
+	int (*task_setscheduler)(struct task_struct *);
+	int (*task_getscheduler)(struct task_struct *);
+	int (*task_movememory)(struct task_struct *);
+	int (*task_kill)(struct task_struct *, struct kernel_siginfo *, int, const struct cred *);
+	int (*task_prctl)(int, long unsigned int, long unsigned int, long unsigned int, long unsigned int);
+	void (*task_to_inode)(struct task_struct *, struct inode *);
+	int (*userns_create)(const struct cred *);
+	int (*ipc_permission)(struct kern_ipc_perm *, short int);
+	void (*ipc_getlsmprop)(struct kern_ipc_perm *, struct lsm_prop *);
+	int (*msg_msg_alloc_security)(struct msg_msg *);
+	void (*msg_msg_free_security)(struct msg_msg *);
+	int (*msg_queue_alloc_security)(struct kern_ipc_perm *);
+	void (*msg_queue_free_security)(struct kern_ipc_perm *);
+	int (*msg_queue_associate)(struct kern_ipc_perm *, int);
+	int (*msg_queue_msgctl)(struct kern_ipc_perm *, int);
+	int (*msg_queue_msgsnd)(struct kern_ipc_perm *, struct msg_msg *, int);
+	int (*msg_queue_msgrcv)(struct kern_ipc_perm *, struct msg_msg *, struct task_struct *, long int, int);
+	int (*shm_alloc_security)(struct kern_ipc_perm *);
+	void (*shm_free_security)(struct kern_ipc_perm *);
+	int (*shm_associate)(struct kern_ipc_perm *, int);
+	int (*shm_shmctl)(struct kern_ipc_perm *, int);
+	int (*shm_shmat)(struct kern_ipc_perm *, char *, int);
+	int (*sem_alloc_security)(struct kern_ipc_perm *);
+	void (*sem_free_security)(struct kern_ipc_perm *);
+	int (*sem_associate)(struct kern_ipc_perm *, int);
+	int (*sem_semctl)(struct kern_ipc_perm *, int);
+	int (*sem_semop)(struct kern_ipc_perm *, struct sembuf *, unsigned int, int);
+	int (*netlink_send)(struct sock *, struct sk_buff *);
+	void (*d_instantiate)(struct dentry *, struct inode *);
+	int (*getselfattr)(unsigned int, struct lsm_ctx *, u32 *, u32);
+	int (*setselfattr)(unsigned int, struct lsm_ctx *, u32, u32);
+	int (*getprocattr)(struct task_struct *, const char *, char **);
+	int (*setprocattr)(const char *, void *, size_t);
+	int (*ismaclabel)(const char *);
+	int (*secid_to_secctx)(u32, struct lsm_context *);
+	int (*lsmprop_to_secctx)(struct lsm_prop *, struct lsm_context *);
+	int (*secctx_to_secid)(const char *, u32, u32 *);
+	void (*release_secctx)(struct lsm_context *);
+	void (*inode_invalidate_secctx)(struct inode *);
+	int (*inode_notifysecctx)(struct inode *, void *, u32);
+	int (*inode_setsecctx)(struct dentry *, void *, u32);
+	int (*inode_getsecctx)(struct inode *, struct lsm_context *);
+	int (*bpf)(int, union bpf_attr *, unsigned int, bool);
+	int (*bpf_map)(struct bpf_map *, fmode_t);
+	int (*bpf_prog)(struct bpf_prog *);
+	int (*bpf_map_create)(struct bpf_map *, union bpf_attr *, struct bpf_token *, bool);
+	void (*bpf_map_free)(struct bpf_map *);
+	int (*bpf_prog_load)(struct bpf_prog *, union bpf_attr *, struct bpf_token *, bool);
+	void (*bpf_prog_free)(struct bpf_prog *);
+	int (*bpf_token_create)(struct bpf_token *, union bpf_attr *, const struct path *);
+	void (*bpf_token_free)(struct bpf_token *);
+	int (*bpf_token_cmd)(const struct bpf_token *, enum bpf_cmd);
+	int (*bpf_token_capable)(const struct bpf_token *, int);
+	int (*locked_down)(enum lockdown_reason);
+	int (*perf_event_open)(int);
+	int (*perf_event_alloc)(struct perf_event *);
+	int (*perf_event_read)(struct perf_event *);
+	int (*perf_event_write)(struct perf_event *);
+	void (*initramfs_populated)(void);
+	int (*bdev_alloc_security)(struct block_device *);
+	void (*bdev_free_security)(struct block_device *);
+	int (*bdev_setintegrity)(struct block_device *, enum lsm_integrity_type, const void *, size_t);
+	void *lsm_func_addr;
+};
+
+struct security_hook_list {
+	struct lsm_static_call *scalls;
+	union security_list_options hook;
+	const struct lsm_id *lsmid;
+};
+
 struct seg6_pernet_data {
 	struct mutex lock;
 	struct in6_addr *tun_src;
@@ -69138,6 +70686,12 @@ struct semaphore_waiter {
 	bool up;
 };
 
+struct sembuf {
+	short unsigned int sem_num;
+	short int sem_op;
+	short int sem_flg;
+};
+
 struct send_signal_irq_work {
 	struct irq_work irq_work;
 	struct task_struct *task;
@@ -69153,6 +70707,12 @@ struct seq_operations {
 	void * (*next)(struct seq_file *, void *, loff_t *);
 	int (*show)(struct seq_file *, void *);
 };
+
+struct seqcount_rwlock {
+	seqcount_t seqcount;
+};
+
+typedef struct seqcount_rwlock seqcount_rwlock_t;
 
 struct serial8250_config {
 	const char *name;
@@ -69603,6 +71163,18 @@ struct simple_xattr {
 	char *name;
 	size_t size;
 	char value[0];
+};
+
+struct site {
+	const char *name;
+	const char *code;
+	u8 size;
+	u8 min_len;
+	u8 align;
+	int err;
+	u8 skip;
+	u8 nr;
+	u8 off[20];
 };
 
 struct sk_buff__safe_rcu_or_null {
@@ -70191,7 +71763,6 @@ struct socket_alloc {
 	long: 64;
 	long: 64;
 	long: 64;
-	long: 64;
 };
 
 struct sockfs_inode {
@@ -70656,6 +72227,19 @@ struct strarray {
 	size_t n;
 };
 
+struct string_stream {
+	size_t length;
+	struct list_head fragments;
+	spinlock_t lock;
+	gfp_t gfp;
+	bool append_newlines;
+};
+
+struct string_stream_fragment {
+	struct list_head node;
+	char *fragment;
+};
+
 struct strset_info {
 	bool per_dev;
 	bool free_strings;
@@ -70752,6 +72336,7 @@ struct super_block {
 	struct rw_semaphore s_umount;
 	refcount_t s_passive;
 	atomic_t s_active;
+	void *s_security;
 	const struct xattr_handler * const *s_xattr;
 	struct hlist_head s_roots;
 	spinlock_t s_roots_lock;
@@ -70792,7 +72377,13 @@ struct super_block {
 	struct work_struct destroy_work;
 	struct mutex s_sync_lock;
 	int s_stack_depth;
-	long: 0;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
+	long: 64;
 	spinlock_t s_inode_list_lock;
 	struct list_head s_inodes;
 	spinlock_t s_inode_wblist_lock;
@@ -71288,6 +72879,8 @@ struct thread_struct {
 	u32 pkru;
 };
 
+struct uprobe_task;
+
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
@@ -71439,6 +73032,7 @@ struct task_struct {
 	struct blk_plug *plug;
 	struct reclaim_state *reclaim_state;
 	struct io_context *io_context;
+	struct capture_control *capture_control;
 	long unsigned int ptrace_message;
 	kernel_siginfo_t *last_siginfo;
 	struct task_io_accounting ioac;
@@ -71461,10 +73055,12 @@ struct task_struct {
 	long unsigned int dirty_paused_when;
 	u64 timer_slack_ns;
 	u64 default_timer_slack_ns;
+	struct kunit *kunit_test;
 	long unsigned int trace_recursion;
 	unsigned int memcg_nr_pages_over_high;
 	struct mem_cgroup *active_memcg;
 	struct obj_cgroup *objcg;
+	struct uprobe_task *utask;
 	struct kmap_ctrl kmap_ctrl;
 	struct callback_head rcu;
 	refcount_t rcu_users;
@@ -71472,6 +73068,7 @@ struct task_struct {
 	struct task_struct *oom_reaper_list;
 	struct timer_list oom_reaper_timer;
 	refcount_t stack_refcount;
+	void *security;
 	struct bpf_local_storage *bpf_storage;
 	struct bpf_run_ctx *bpf_ctx;
 	struct bpf_net_context *bpf_net_context;
@@ -71480,10 +73077,6 @@ struct task_struct {
 	struct callback_head l1d_flush_kill;
 	struct unwind_task_info unwind_info;
 	struct thread_struct thread;
-	long: 64;
-	long: 64;
-	long: 64;
-	long: 64;
 	long: 64;
 	long: 64;
 	long: 64;
@@ -72319,7 +73912,6 @@ struct tcp_sock {
 	struct rb_root out_of_order_queue;
 	__u8 __cacheline_group_end__tcp_sock_read_rx[0];
 	long: 64;
-	long: 64;
 	__u8 __cacheline_group_begin__tcp_sock_write_tx[0];
 	u32 delivered;
 	u32 delivered_ce;
@@ -73074,6 +74666,15 @@ struct termios2 {
 	speed_t c_ospeed;
 };
 
+struct text {
+	const struct inode *inode;
+	const u8 *build_id;
+	u32 build_id_sz;
+	u64 offset;
+	long unsigned int vaddr;
+	struct file *file;
+};
+
 union text_poke_insn {
 	u8 text[5];
 	struct {
@@ -73111,6 +74712,12 @@ struct thermal_cooling_device_ops {
 	int (*get_requested_power)(struct thermal_cooling_device *, u32 *);
 	int (*state2power)(struct thermal_cooling_device *, long unsigned int, u32 *);
 	int (*power2state)(struct thermal_cooling_device *, u32, long unsigned int *);
+};
+
+struct thpsize {
+	struct kobject kobj;
+	struct list_head node;
+	int order;
 };
 
 struct tick_device {
@@ -74160,6 +75767,8 @@ struct trace_event_data_offsets_cgroup_root {
 
 struct trace_event_data_offsets_cgroup_rstat {};
 
+struct trace_event_data_offsets_compact_retry {};
+
 struct trace_event_data_offsets_console {
 	u32 msg;
 	const void *msg_ptr_;
@@ -74443,6 +76052,8 @@ struct trace_event_data_offsets_itimer_expire {};
 
 struct trace_event_data_offsets_itimer_state {};
 
+struct trace_event_data_offsets_kcompactd_wake_template {};
+
 struct trace_event_data_offsets_kfree {};
 
 struct trace_event_data_offsets_kfree_skb {};
@@ -74458,6 +76069,20 @@ struct trace_event_data_offsets_kmem_cache_free {
 	u32 name;
 	const void *name_ptr_;
 };
+
+struct trace_event_data_offsets_ksm_advisor {};
+
+struct trace_event_data_offsets_ksm_enter_exit_template {};
+
+struct trace_event_data_offsets_ksm_merge_one_page {};
+
+struct trace_event_data_offsets_ksm_merge_with_ksm_page {};
+
+struct trace_event_data_offsets_ksm_remove_ksm_page {};
+
+struct trace_event_data_offsets_ksm_remove_rmap_item {};
+
+struct trace_event_data_offsets_ksm_scan_template {};
 
 struct trace_event_data_offsets_leases_conflict {};
 
@@ -74484,15 +76109,53 @@ struct trace_event_data_offsets_memcg_rstat_events {};
 
 struct trace_event_data_offsets_memcg_rstat_stats {};
 
+struct trace_event_data_offsets_migration_pmd {};
+
 struct trace_event_data_offsets_migration_pte {};
 
 struct trace_event_data_offsets_mm_calculate_totalreserve_pages {};
+
+struct trace_event_data_offsets_mm_collapse_huge_page {};
+
+struct trace_event_data_offsets_mm_collapse_huge_page_isolate {};
+
+struct trace_event_data_offsets_mm_collapse_huge_page_swapin {};
+
+struct trace_event_data_offsets_mm_compaction_begin {};
+
+struct trace_event_data_offsets_mm_compaction_defer_template {};
+
+struct trace_event_data_offsets_mm_compaction_end {};
+
+struct trace_event_data_offsets_mm_compaction_isolate_template {};
+
+struct trace_event_data_offsets_mm_compaction_kcompactd_sleep {};
+
+struct trace_event_data_offsets_mm_compaction_migratepages {};
+
+struct trace_event_data_offsets_mm_compaction_suitable_template {};
+
+struct trace_event_data_offsets_mm_compaction_try_to_compact_pages {};
 
 struct trace_event_data_offsets_mm_filemap_fault {};
 
 struct trace_event_data_offsets_mm_filemap_op_page_cache {};
 
 struct trace_event_data_offsets_mm_filemap_op_page_cache_range {};
+
+struct trace_event_data_offsets_mm_khugepaged_collapse_file {
+	u32 filename;
+	const void *filename_ptr_;
+};
+
+struct trace_event_data_offsets_mm_khugepaged_scan {};
+
+struct trace_event_data_offsets_mm_khugepaged_scan_file {
+	u32 filename;
+	const void *filename_ptr_;
+};
+
+struct trace_event_data_offsets_mm_khugepaged_scan_pmd {};
 
 struct trace_event_data_offsets_mm_lru_activate {};
 
@@ -75296,6 +76959,17 @@ struct trace_event_raw_cgroup_rstat {
 	char __data[0];
 };
 
+struct trace_event_raw_compact_retry {
+	struct trace_entry ent;
+	int order;
+	int priority;
+	int result;
+	int retries;
+	int max_retries;
+	bool ret;
+	char __data[0];
+};
+
 struct trace_event_raw_console {
 	struct trace_entry ent;
 	u32 __data_loc_msg;
@@ -76011,6 +77685,14 @@ struct trace_event_raw_itimer_state {
 	char __data[0];
 };
 
+struct trace_event_raw_kcompactd_wake_template {
+	struct trace_entry ent;
+	int nid;
+	int order;
+	enum zone_type highest_zoneidx;
+	char __data[0];
+};
+
 struct trace_event_raw_kfree {
 	struct trace_entry ent;
 	long unsigned int call_site;
@@ -76057,6 +77739,60 @@ struct trace_event_raw_kmem_cache_free {
 	long unsigned int call_site;
 	const void *ptr;
 	u32 __data_loc_name;
+	char __data[0];
+};
+
+struct trace_event_raw_ksm_advisor {
+	struct trace_entry ent;
+	s64 scan_time;
+	long unsigned int pages_to_scan;
+	unsigned int cpu_percent;
+	char __data[0];
+};
+
+struct trace_event_raw_ksm_enter_exit_template {
+	struct trace_entry ent;
+	void *mm;
+	char __data[0];
+};
+
+struct trace_event_raw_ksm_merge_one_page {
+	struct trace_entry ent;
+	long unsigned int pfn;
+	void *rmap_item;
+	void *mm;
+	int err;
+	char __data[0];
+};
+
+struct trace_event_raw_ksm_merge_with_ksm_page {
+	struct trace_entry ent;
+	void *ksm_page;
+	long unsigned int pfn;
+	void *rmap_item;
+	void *mm;
+	int err;
+	char __data[0];
+};
+
+struct trace_event_raw_ksm_remove_ksm_page {
+	struct trace_entry ent;
+	long unsigned int pfn;
+	char __data[0];
+};
+
+struct trace_event_raw_ksm_remove_rmap_item {
+	struct trace_entry ent;
+	long unsigned int pfn;
+	void *rmap_item;
+	void *mm;
+	char __data[0];
+};
+
+struct trace_event_raw_ksm_scan_template {
+	struct trace_entry ent;
+	int seq;
+	u32 rmap_entries;
 	char __data[0];
 };
 
@@ -76177,6 +77913,13 @@ struct trace_event_raw_memcg_rstat_stats {
 	char __data[0];
 };
 
+struct trace_event_raw_migration_pmd {
+	struct trace_entry ent;
+	long unsigned int addr;
+	long unsigned int pmd;
+	char __data[0];
+};
+
 struct trace_event_raw_migration_pte {
 	struct trace_entry ent;
 	long unsigned int addr;
@@ -76188,6 +77931,106 @@ struct trace_event_raw_migration_pte {
 struct trace_event_raw_mm_calculate_totalreserve_pages {
 	struct trace_entry ent;
 	long unsigned int totalreserve_pages;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_collapse_huge_page {
+	struct trace_entry ent;
+	struct mm_struct *mm;
+	int isolated;
+	int status;
+	unsigned int order;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_collapse_huge_page_isolate {
+	struct trace_entry ent;
+	long unsigned int pfn;
+	int none_or_zero;
+	int referenced;
+	int status;
+	unsigned int order;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_collapse_huge_page_swapin {
+	struct trace_entry ent;
+	struct mm_struct *mm;
+	int swapped_in;
+	int referenced;
+	int ret;
+	unsigned int order;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_compaction_begin {
+	struct trace_entry ent;
+	long unsigned int zone_start;
+	long unsigned int migrate_pfn;
+	long unsigned int free_pfn;
+	long unsigned int zone_end;
+	bool sync;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_compaction_defer_template {
+	struct trace_entry ent;
+	int nid;
+	enum zone_type idx;
+	int order;
+	unsigned int considered;
+	unsigned int defer_shift;
+	int order_failed;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_compaction_end {
+	struct trace_entry ent;
+	long unsigned int zone_start;
+	long unsigned int migrate_pfn;
+	long unsigned int free_pfn;
+	long unsigned int zone_end;
+	bool sync;
+	int status;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_compaction_isolate_template {
+	struct trace_entry ent;
+	long unsigned int start_pfn;
+	long unsigned int end_pfn;
+	long unsigned int nr_scanned;
+	long unsigned int nr_taken;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_compaction_kcompactd_sleep {
+	struct trace_entry ent;
+	int nid;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_compaction_migratepages {
+	struct trace_entry ent;
+	long unsigned int nr_migrated;
+	long unsigned int nr_failed;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_compaction_suitable_template {
+	struct trace_entry ent;
+	int nid;
+	enum zone_type idx;
+	int order;
+	int ret;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_compaction_try_to_compact_pages {
+	struct trace_entry ent;
+	int order;
+	long unsigned int gfp_mask;
+	int prio;
 	char __data[0];
 };
 
@@ -76215,6 +78058,49 @@ struct trace_event_raw_mm_filemap_op_page_cache_range {
 	dev_t s_dev;
 	long unsigned int index;
 	long unsigned int last_index;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_khugepaged_collapse_file {
+	struct trace_entry ent;
+	struct mm_struct *mm;
+	long unsigned int hpfn;
+	long unsigned int index;
+	long unsigned int addr;
+	bool is_shmem;
+	u32 __data_loc_filename;
+	int nr;
+	int result;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_khugepaged_scan {
+	struct trace_entry ent;
+	struct mm_struct *mm;
+	unsigned int progress;
+	bool full_scan_finished;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_khugepaged_scan_file {
+	struct trace_entry ent;
+	struct mm_struct *mm;
+	long unsigned int pfn;
+	u32 __data_loc_filename;
+	int present;
+	int swap;
+	int result;
+	char __data[0];
+};
+
+struct trace_event_raw_mm_khugepaged_scan_pmd {
+	struct trace_entry ent;
+	struct mm_struct *mm;
+	long unsigned int pfn;
+	int referenced;
+	int none_or_zero;
+	int status;
+	int unmapped;
 	char __data[0];
 };
 
@@ -78389,6 +80275,18 @@ struct trace_subsystem_dir {
 	int nr_events;
 };
 
+struct trace_uprobe {
+	struct dyn_event devent;
+	struct uprobe_consumer consumer;
+	struct path path;
+	char *filename;
+	struct uprobe *uprobe;
+	long unsigned int offset;
+	long unsigned int ref_ctr_offset;
+	long unsigned int *nhits;
+	struct trace_probe tp;
+};
+
 struct trace_user_buf {
 	char *buf;
 };
@@ -78813,7 +80711,6 @@ struct tun_struct;
 
 struct tun_file {
 	struct sock sk;
-	long: 64;
 	struct socket socket;
 	struct tun_struct *tun;
 	struct fasync_struct *fasync;
@@ -79134,7 +81031,6 @@ struct udp_sock {
 	struct sk_buff * (*gro_receive)(struct sock *, struct list_head *, struct sk_buff *);
 	int (*gro_complete)(struct sock *, struct sk_buff *, int);
 	struct udp_prod_queue *udp_prod_queue;
-	long: 64;
 	long: 64;
 	long: 64;
 	long: 64;
@@ -79477,7 +81373,6 @@ struct unix_sock {
 	long: 64;
 	long: 64;
 	long: 64;
-	long: 64;
 	struct socket_wq peer_wq;
 	wait_queue_entry_t peer_wake;
 	struct scm_stat scm_stat;
@@ -79580,6 +81475,83 @@ struct unwind_work {
 union upper_chunk {
 	union upper_chunk *next;
 	union lower_chunk *data[256];
+};
+
+struct uprobe {
+	struct rb_node rb_node;
+	refcount_t ref;
+	struct rw_semaphore register_rwsem;
+	struct rw_semaphore consumer_rwsem;
+	struct list_head pending_list;
+	struct list_head consumers;
+	struct inode *inode;
+	union {
+		struct callback_head rcu;
+		struct work_struct work;
+	};
+	loff_t offset;
+	loff_t ref_ctr_offset;
+	long unsigned int flags;
+	struct arch_uprobe arch;
+};
+
+struct uprobe_cpu_buffer {
+	struct mutex mutex;
+	void *buf;
+	int dsize;
+};
+
+struct uprobe_dispatch_data {
+	struct trace_uprobe *tu;
+	long unsigned int bp_addr;
+};
+
+struct uprobe_syscall_args {
+	long unsigned int ax;
+	long unsigned int r11;
+	long unsigned int cx;
+	long unsigned int retaddr;
+};
+
+struct uprobe_task {
+	enum uprobe_task_state state;
+	unsigned int depth;
+	struct return_instance *return_instances;
+	struct return_instance *ri_pool;
+	struct timer_list ri_timer;
+	seqcount_t ri_seqcount;
+	union {
+		struct {
+			struct arch_uprobe_task autask;
+			long unsigned int vaddr;
+		};
+		struct {
+			struct callback_head dup_xol_work;
+			long unsigned int dup_xol_addr;
+		};
+	};
+	struct uprobe *active_uprobe;
+	long unsigned int xol_vaddr;
+	bool signal_denied;
+	struct arch_uprobe *auprobe;
+};
+
+struct uprobe_trace_entry_head {
+	struct trace_entry ent;
+	long unsigned int vaddr[0];
+};
+
+struct uprobe_xol_ops {
+	bool (*emulate)(struct arch_uprobe *, struct pt_regs *);
+	int (*pre_xol)(struct arch_uprobe *, struct pt_regs *);
+	int (*post_xol)(struct arch_uprobe *, struct pt_regs *);
+	void (*abort)(struct arch_uprobe *, struct pt_regs *);
+};
+
+struct uretprobe_syscall_args {
+	long unsigned int r11;
+	long unsigned int cx;
+	long unsigned int ax;
 };
 
 struct used_address {
@@ -80582,7 +82554,7 @@ struct vm_area_struct__safe_trusted_or_null {
 };
 
 struct vm_event_state {
-	long unsigned int event[43];
+	long unsigned int event[80];
 };
 
 struct vm_fault {
@@ -80678,7 +82650,6 @@ struct vma_exclude_readers_state {
 struct vma_list {
 	struct vm_area_struct *vma;
 	struct list_head head;
-	refcount_t mmap_count;
 	u64 zap_gen;
 };
 
@@ -81584,6 +83555,11 @@ struct wrapper {
 	swap_func_t swap;
 };
 
+struct write_opcode_ctx {
+	long unsigned int base;
+	int expect;
+};
+
 struct writeback_control {
 	long int nr_to_write;
 	long int pages_skipped;
@@ -82205,7 +84181,6 @@ struct xdp_umem;
 
 struct xdp_sock {
 	struct sock sk;
-	long: 64;
 	struct xsk_queue *rx;
 	struct net_device *dev;
 	struct xdp_umem *umem;
@@ -82541,6 +84516,13 @@ struct xfrm_type_offload {
 	int (*xmit)(struct xfrm_state *, struct sk_buff *, netdev_features_t);
 };
 
+struct xol_area {
+	wait_queue_head_t wq;
+	long unsigned int *bitmap;
+	struct page *page;
+	long unsigned int vaddr;
+};
+
 struct xps_map;
 
 struct xps_dev_maps {
@@ -82605,6 +84587,16 @@ struct xsk_tx_metadata_ops {
 	void (*tmo_request_launch_time)(u64, void *);
 };
 
+struct xxh64_state {
+	uint64_t total_len;
+	uint64_t v1;
+	uint64_t v2;
+	uint64_t v3;
+	uint64_t v4;
+	uint64_t mem64[4];
+	uint32_t memsize;
+};
+
 struct zap_details {
 	struct folio *single_folio;
 	bool skip_cows;
@@ -82650,6 +84642,8 @@ typedef acpi_status (*acpi_walk_resource_callback)(struct acpi_resource *, void 
 typedef void amd_pmu_branch_reset_t(void);
 
 typedef int (*arch_set_vga_state_t)(struct pci_dev *, bool, unsigned int, u32);
+
+typedef void (*assert_format_t)(const struct kunit_assert *, const struct va_format *, struct string_stream *);
 
 typedef int (*bpf_aux_classic_check_t)(struct sock_filter *, unsigned int);
 
@@ -83293,6 +85287,8 @@ typedef void (*btf_trace_cgroup_transfer_tasks)(void *, struct cgroup *, const c
 
 typedef void (*btf_trace_cgroup_unfreeze)(void *, struct cgroup *, const char *);
 
+typedef void (*btf_trace_compact_retry)(void *, int, enum compact_priority, enum compact_result, int, int, bool);
+
 typedef void (*btf_trace_console)(void *, const char *, size_t);
 
 typedef void (*btf_trace_consume_skb)(void *, struct sk_buff *, void *);
@@ -83501,6 +85497,24 @@ typedef void (*btf_trace_kmem_cache_alloc)(void *, long unsigned int, const void
 
 typedef void (*btf_trace_kmem_cache_free)(void *, long unsigned int, const void *, const struct kmem_cache *);
 
+typedef void (*btf_trace_ksm_advisor)(void *, s64, long unsigned int, unsigned int);
+
+typedef void (*btf_trace_ksm_enter)(void *, void *);
+
+typedef void (*btf_trace_ksm_exit)(void *, void *);
+
+typedef void (*btf_trace_ksm_merge_one_page)(void *, long unsigned int, void *, void *, int);
+
+typedef void (*btf_trace_ksm_merge_with_ksm_page)(void *, void *, long unsigned int, void *, void *, int);
+
+typedef void (*btf_trace_ksm_remove_ksm_page)(void *, long unsigned int);
+
+typedef void (*btf_trace_ksm_remove_rmap_item)(void *, long unsigned int, void *, void *);
+
+typedef void (*btf_trace_ksm_start_scan)(void *, int, u32);
+
+typedef void (*btf_trace_ksm_stop_scan)(void *, int, u32);
+
 typedef void (*btf_trace_leases_conflict)(void *, bool, struct file_lease *, struct file_lease *);
 
 typedef void (*btf_trace_local_timer_entry)(void *, int);
@@ -83527,6 +85541,42 @@ typedef void (*btf_trace_memcg_flush_stats)(void *, struct mem_cgroup *, s64, bo
 
 typedef void (*btf_trace_mm_calculate_totalreserve_pages)(void *, long unsigned int);
 
+typedef void (*btf_trace_mm_collapse_huge_page)(void *, struct mm_struct *, int, int, unsigned int);
+
+typedef void (*btf_trace_mm_collapse_huge_page_isolate)(void *, struct folio *, int, int, int, unsigned int);
+
+typedef void (*btf_trace_mm_collapse_huge_page_swapin)(void *, struct mm_struct *, int, int, int, unsigned int);
+
+typedef void (*btf_trace_mm_compaction_begin)(void *, struct compact_control *, long unsigned int, long unsigned int, bool);
+
+typedef void (*btf_trace_mm_compaction_defer_compaction)(void *, struct zone *, int);
+
+typedef void (*btf_trace_mm_compaction_defer_reset)(void *, struct zone *, int);
+
+typedef void (*btf_trace_mm_compaction_deferred)(void *, struct zone *, int);
+
+typedef void (*btf_trace_mm_compaction_end)(void *, struct compact_control *, long unsigned int, long unsigned int, bool, int);
+
+typedef void (*btf_trace_mm_compaction_fast_isolate_freepages)(void *, long unsigned int, long unsigned int, long unsigned int, long unsigned int);
+
+typedef void (*btf_trace_mm_compaction_finished)(void *, struct zone *, int, int);
+
+typedef void (*btf_trace_mm_compaction_isolate_freepages)(void *, long unsigned int, long unsigned int, long unsigned int, long unsigned int);
+
+typedef void (*btf_trace_mm_compaction_isolate_migratepages)(void *, long unsigned int, long unsigned int, long unsigned int, long unsigned int);
+
+typedef void (*btf_trace_mm_compaction_kcompactd_sleep)(void *, int);
+
+typedef void (*btf_trace_mm_compaction_kcompactd_wake)(void *, int, int, enum zone_type);
+
+typedef void (*btf_trace_mm_compaction_migratepages)(void *, unsigned int, unsigned int);
+
+typedef void (*btf_trace_mm_compaction_suitable)(void *, struct zone *, int, int);
+
+typedef void (*btf_trace_mm_compaction_try_to_compact_pages)(void *, int, gfp_t, int);
+
+typedef void (*btf_trace_mm_compaction_wakeup_kcompactd)(void *, int, int, enum zone_type);
+
 typedef void (*btf_trace_mm_filemap_add_to_page_cache)(void *, struct folio *);
 
 typedef void (*btf_trace_mm_filemap_delete_from_page_cache)(void *, struct folio *);
@@ -83536,6 +85586,14 @@ typedef void (*btf_trace_mm_filemap_fault)(void *, struct address_space *, long 
 typedef void (*btf_trace_mm_filemap_get_pages)(void *, struct address_space *, long unsigned int, long unsigned int);
 
 typedef void (*btf_trace_mm_filemap_map_pages)(void *, struct address_space *, long unsigned int, long unsigned int);
+
+typedef void (*btf_trace_mm_khugepaged_collapse_file)(void *, struct mm_struct *, long unsigned int, long unsigned int, long unsigned int, bool, struct file *, int, int);
+
+typedef void (*btf_trace_mm_khugepaged_scan)(void *, struct mm_struct *, unsigned int, bool);
+
+typedef void (*btf_trace_mm_khugepaged_scan_file)(void *, struct mm_struct *, long unsigned int, struct file *, int, int, int);
+
+typedef void (*btf_trace_mm_khugepaged_scan_pmd)(void *, struct mm_struct *, long unsigned int, int, int, int, int);
 
 typedef void (*btf_trace_mm_lru_activate)(void *, struct folio *);
 
@@ -83809,6 +85867,8 @@ typedef void (*btf_trace_read_msr)(void *, unsigned int, u64, int);
 
 typedef void (*btf_trace_reclaim_retry_zone)(void *, struct zoneref *, int, long unsigned int, long unsigned int, long unsigned int, int, bool);
 
+typedef void (*btf_trace_remove_migration_pmd)(void *, long unsigned int, long unsigned int);
+
 typedef void (*btf_trace_remove_migration_pte)(void *, long unsigned int, long unsigned int, int);
 
 typedef void (*btf_trace_reschedule_entry)(void *, int);
@@ -83912,6 +85972,8 @@ typedef void (*btf_trace_sched_wakeup)(void *, struct task_struct *);
 typedef void (*btf_trace_sched_wakeup_new)(void *, struct task_struct *);
 
 typedef void (*btf_trace_sched_waking)(void *, struct task_struct *);
+
+typedef void (*btf_trace_set_migration_pmd)(void *, long unsigned int, long unsigned int);
 
 typedef void (*btf_trace_set_migration_pte)(void *, long unsigned int, long unsigned int, int);
 
@@ -84205,6 +86267,8 @@ typedef void (*exitcall_t)(void);
 
 typedef int filler_t(struct file *, struct folio *);
 
+typedef bool (*filter_func_t)(struct uprobe_consumer *, struct mm_struct *);
+
 typedef void free_folio_t(struct folio *, long unsigned int);
 
 typedef int (*ftrace_mapper_func)(void *);
@@ -84224,6 +86288,10 @@ typedef struct dentry *instantiate_t(struct dentry *, struct task_struct *, cons
 typedef size_t (*iov_step_f)(void *, size_t, size_t, void *, void *);
 
 typedef size_t (*iov_ustep_f)(void *, size_t, size_t, void *, void *);
+
+typedef int (*kunit_resource_init_t)(struct kunit_resource *, void *);
+
+typedef bool (*kunit_resource_match_t)(struct kunit *, struct kunit_resource *, void *);
 
 typedef int (*list_cmp_func_t)(void *, const struct list_head *, const struct list_head *);
 
@@ -84307,6 +86375,8 @@ typedef struct sock * (*udp_lookup_t)(const struct sk_buff *, __be16, __be16);
 
 typedef bool (*up_f)(struct tmigr_group *, struct tmigr_group *, struct tmigr_walk *);
 
+typedef int (*uprobe_write_verify_t)(struct page *, long unsigned int, uprobe_opcode_t *, int, void *);
+
 typedef int wait_bit_action_f(struct wait_bit_key *, int);
 
 struct task_group;
@@ -84323,7 +86393,7 @@ struct bpf_iter;
 
 struct bpf_key;
 
-struct capture_control;
+struct hugepage_subpool;
 
 struct nvmem_cell;
 
