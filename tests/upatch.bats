@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Functions of running processes: what count, clamp, deny and programs of users do to them, what
 # they leave alone, and what is left when something dies.
-# BATS_BACKEND says by which back end; all of it is the same for each.
+# BATS_BACKEND says by which back end; all of it is the same for each. It is poke where there is that.
 # On the debug kernel each trap takes ten times as long; what is about the kernel is tested there.
 # bats file_tags=stock,nodebug,smp
 # shellcheck disable=SC2317
 bats_require_minimum_version 1.5.0
 load helpers
 
-: "${BATS_BACKEND:=uprobe}"
+: "${BATS_BACKEND:=$("$B/upatch" --probe 2>/dev/null | grep -qE '^poke +yes' && echo poke || echo uprobe)}"
 port=7000
 
 # Builds of the victim, as they come from distributions.
