@@ -6,7 +6,7 @@
 bats_require_minimum_version 1.5.0
 load helpers
 
-setup() { requires root patch:upatch/0003; }
+setup() { requires root patch:upatch/0007; }
 
 # says PROGRAM VERB...: all lines are ok or comments, and there are some
 says() {

@@ -4,7 +4,7 @@
 bats_require_minimum_version 1.5.0
 load helpers
 
-setup() { requires root patch:upatch/0003; }
+setup() { requires root patch:upatch/0007; }
 
 # refused ERRNO: what an attach ends in
 refused() { tool 0 "$B/tests/userlink" refused "$1"; }
