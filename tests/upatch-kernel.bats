@@ -47,3 +47,12 @@ says() {
 	(($(jq .bytes_jited <<<"$output") > 0))
 	rm "$pin"
 }
+
+@test "upatch: the kernel's unit tests of what it makes of a function's entry" {
+	local suite=/sys/kernel/debug/kunit/bpf_user_patch
+	[ -d "$suite" ] || mount -t debugfs debugfs /sys/kernel/debug
+	echo 1 >"$suite/run"
+	cat "$suite/results"
+	[ "$(grep -c '^    ok ' "$suite/results")" -gt 0 ]
+	run ! grep 'not ok' "$suite/results"
+}
