@@ -160,6 +160,33 @@ __u32 up_patch_next_id(const struct up_patches *all)
 	return all->n ? all->patch[all->n - 1].meta.id + 1 : 1;
 }
 
+int up_each_link(const struct up_patch *p, char *why,
+		 int (*fn)(const char *name, int fd, void *arg, char *why), void *arg)
+{
+	DIR *d = opendir(p->dir);
+	struct dirent *e;
+	int err = 0;
+
+	if (!d)
+		return up_fail(why, "%s: %s", p->dir, strerror(errno));
+	while (!err && (e = readdir(d))) {
+		int fd;
+
+		if (strncmp(e->d_name, "at-", 3))
+			continue;
+		fd = pin_get(p->dir, e->d_name);
+		if (fd < 0) {
+			err = up_fail(why, "%s/%s: cannot open it: %s", p->dir, e->d_name,
+				      strerror(-fd));
+			break;
+		}
+		err = fn(e->d_name, fd, arg, why);
+		close(fd);
+	}
+	closedir(d);
+	return err;
+}
+
 int up_sweep(bool dry_run, unsigned int *n, char *why)
 {
 	DIR *d = opendir(UP_ROOT);

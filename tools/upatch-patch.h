@@ -73,6 +73,9 @@ int up_patch_map(struct up_patch *p, char *why);
 void up_patch_close(struct up_patch *p);
 int up_patch_prog(struct up_patch *p, char *why);
 const struct up_backend *up_patch_backend(const struct up_patch *p);
+/* Do it for each of its links, whose pins begin with at-; what it returns ends it. */
+int up_each_link(const struct up_patch *p, char *why,
+		 int (*fn)(const char *name, int fd, void *arg, char *why), void *arg);
 bool up_pid_in(__u32 pid, const __u32 *pids, size_t n);
 
 /* Remove what others left half done. *n: how much there was. */

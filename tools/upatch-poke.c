@@ -3,7 +3,6 @@
  * The back end whose programs the patched process runs in user mode: a text_poke link for each
  * process, which its children inherit. Their pins are at-PID.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,45 +52,12 @@ static bool there(bool writes, char *why)
 
 /* --- links --- */
 
-static bool is_link(const struct dirent *e)
-{
-	return !strncmp(e->d_name, "at-", 3);
-}
-
 static int link_info(int fd, struct bpf_link_info *info)
 {
 	__u32 len = sizeof(*info);
 
 	memset(info, 0, sizeof(*info));
 	return bpf_link_get_info_by_fd(fd, info, &len) ? -errno : 0;
-}
-
-/* Do it for each link of a patch; what it returns ends it. */
-static int each_link(const struct up_patch *p, char *why,
-		     int (*fn)(const char *name, int fd, void *arg, char *why), void *arg)
-{
-	DIR *d = opendir(p->dir);
-	struct dirent *e;
-	int err = 0;
-
-	if (!d)
-		return up_fail(why, "%s: %s", p->dir, strerror(errno));
-	while (!err && (e = readdir(d))) {
-		int fd;
-
-		if (!is_link(e))
-			continue;
-		fd = pin_get(p->dir, e->d_name);
-		if (fd < 0) {
-			err = up_fail(why, "%s/%s: cannot open it: %s", p->dir, e->d_name,
-				      strerror(-fd));
-			break;
-		}
-		err = fn(e->d_name, fd, arg, why);
-		close(fd);
-	}
-	closedir(d);
-	return err;
 }
 
 static const char *attach_error(int err)
@@ -200,7 +166,7 @@ static int unpin(const char *name, int fd, void *arg, char *why)
 
 static int detach(struct up_patch *p, char *why)
 {
-	return each_link(p, why, unpin, p);
+	return up_each_link(p, why, unpin, p);
 }
 
 static int share(const char *name, int fd, void *arg, char *why)
@@ -224,11 +190,11 @@ static int exchange(const char *name, int fd, void *arg, char *why)
 /* Each link has its pin in both of them until the names are exchanged. */
 static int replace(struct up_patch *old, struct up_patch *fresh, char *why)
 {
-	if (each_link(old, why, share, fresh))
+	if (up_each_link(old, why, share, fresh))
 		return -1;
 	__atomic_store_n(&fresh->arena->on, __atomic_load_n(&old->arena->on, __ATOMIC_ACQUIRE),
 			 __ATOMIC_RELEASE);
-	return each_link(fresh, why, exchange, fresh);
+	return up_each_link(fresh, why, exchange, fresh);
 }
 
 /* --- the processes that are patched --- */
@@ -291,7 +257,7 @@ static int pids(const struct up_patch *p, __u32 **list, size_t *n, char *why)
 	int err;
 
 	up_targets_of_object(p->meta.build_id, p->meta.build_id_len, p->meta.object, &ts);
-	err = each_link(p, why, collect, &seen);
+	err = up_each_link(p, why, collect, &seen);
 	up_targets_free(&ts);
 	*list = seen.pids;
 	*n = seen.n;
@@ -321,7 +287,7 @@ static void info(const struct up_patch *p, json_t *doc)
 	struct bpf_link_info sum = {};
 	char why[UP_WHY];
 
-	each_link(p, why, add_up, &sum);
+	up_each_link(p, why, add_up, &sum);
 	json_object_set_new(doc, "mode", json_string("trap"));
 	json_object_set_new(doc, "traps", json_integer(sum.text_poke.trap_hits));
 	json_object_set_new(doc, "program_faults", json_integer(sum.text_poke.faults));

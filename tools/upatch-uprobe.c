@@ -3,7 +3,6 @@
  * The back end that traps: a uprobe.multi link for each file, in all processes that map it,
  * and a map of those that are patched. A trap in any other is passed by.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -240,30 +239,13 @@ static int attach(struct up_patch *p, const struct up_target *t, char *why)
 	return err ? -1 : 0;
 }
 
-static int unpin_links(const struct up_patch *p, char *why)
+/* The descriptor of whoever called is closed last, and the kernel ends the link at once. */
+static int unpin(const char *name, int fd, void *arg, char *why)
 {
-	DIR *d = opendir(p->dir);
-	struct dirent *e;
-	int err = 0;
+	const struct up_patch *p = arg;
+	int err = pin_unlink(p->dir, name);
 
-	if (!d)
-		return up_fail(why, "%s: %s", p->dir, strerror(errno));
-	while (!err && (e = readdir(d))) {
-		int fd;
-
-		if (strncmp(e->d_name, "at-", 3))
-			continue;
-		/* by a descriptor that is closed last the kernel ends it at once */
-		fd = pin_get(p->dir, e->d_name);
-		err = pin_unlink(p->dir, e->d_name);
-		if (fd >= 0)
-			close(fd);
-		if (err)
-			up_fail(why, "%s/%s: cannot remove it: %s", p->dir, e->d_name,
-				strerror(-err));
-	}
-	closedir(d);
-	return err ? -1 : 0;
+	return err ? up_fail(why, "%s/%s: cannot remove it: %s", p->dir, name, strerror(-err)) : 0;
 }
 
 static bool has_other(const struct up_patch *p)
@@ -312,7 +294,7 @@ static int wait_restored(const struct up_patch *p, char *why)
 static int detach(struct up_patch *p, char *why)
 {
 	char not_restored[UP_WHY];
-	int err = unpin_links(p, why);
+	int err = up_each_link(p, why, unpin, p);
 
 	if (!err && wait_restored(p, not_restored))
 		complain("%u: %s", p->meta.id, not_restored);
