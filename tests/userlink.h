@@ -29,7 +29,7 @@
 
 /* --- results. A test is a process of its own: "ok" is said of one without "not ok". */
 
-static const char *test_name;
+static const char *test_name = "";
 static int test_failures;
 
 __attribute__((format(printf, 2, 3)))
@@ -49,7 +49,7 @@ static bool check(bool ok, const char *fmt, ...)
 	return false;
 }
 
-static bool is(const char *what, __u64 got, __u64 want)
+static inline bool is(const char *what, __u64 got, __u64 want)
 {
 	return check(got == want, "%s: %#" PRIx64 ", not %#" PRIx64, what, (uint64_t)got,
 		     (uint64_t)want);
