@@ -2,6 +2,7 @@
 # Sockets in all network namespaces: which are found, which are destroyed and which are not,
 # and what their owners see of it. Where the kernel has the iterators over all of them, tests
 # are run with these and by the way of kernels without.
+# nodebug: about the tool, in the kernel it is what other tests here do.
 bats_require_minimum_version 1.5.0
 load helpers
 
@@ -112,6 +113,7 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	done
 }
 
+# bats test_tags=nodebug
 @test "sockkill: namespaces that only a process or a socket knows" {
 	requires root kernel:6.5 tool:jq
 	hold server "$a" listen:127.0.0.1:80
@@ -200,6 +202,7 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	happened client "tcp:127.0.0.1:80 ECONNABORTED" "accepted ECONNRESET"
 }
 
+# bats test_tags=nodebug
 @test "sockkill: by namespace, protocol, family, device, mark, cgroup and cookie" {
 	requires root kernel:6.5 tool:jq
 	hold server "$a" listen:127.0.0.1:80 'listen:[::1]:80' bind:127.0.0.1:80
@@ -247,6 +250,7 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	rmdir "$cgroup/below" "$cgroup"
 }
 
+# bats test_tags=nodebug
 @test "sockkill: bad input is refused, and nothing is destroyed" {
 	requires root kernel:6.5 tool:jq
 	hold client "$a" listen:127.0.0.1:80 tcp:127.0.0.1:80
@@ -280,6 +284,7 @@ aborted() { [ "$(grep -c "${3-}.* ECONNABORTED" "$BATS_TEST_TMPDIR/$1")" -ge "$2
 	aborted client 1
 }
 
+# bats test_tags=nodebug
 @test "sockkill: more victims than there is room to tell of are still all destroyed" {
 	requires root kernel:6.5 tool:jq
 	# 80 bytes and a header each: the ring has 1 MiB, for which UDP sockets do not count
@@ -343,6 +348,7 @@ forgotten() {
 		jq -e 'length == 2'
 }
 
+# bats test_tags=nodebug
 @test "sockkill: watch destroys what is connected to a backend that leaves the list" {
 	requires root kernel:6.5
 	hold server "$a" listen:127.0.0.1:80 listen:127.0.0.1:81
@@ -377,6 +383,7 @@ forgotten() {
 	rm -r "$PIN/sockkill/watch_default"
 }
 
+# bats test_tags=nodebug
 @test "sockkill: watch takes changes from standard input" {
 	requires root kernel:6.5 tool:jq
 	hold client "$a" listen:127.0.0.1:80 listen:127.0.0.1:81 tcp:127.0.0.1:80 tcp:127.0.0.1:81
@@ -409,6 +416,7 @@ vip_end() {
 	rm -rf /sys/fs/bpf/test
 }
 
+# bats test_tags=nodebug
 @test "sockkill: the recorder knows who came by a service, and who did not" {
 	requires root kernel:6.16 tool:jq
 	vip
@@ -451,6 +459,7 @@ vip_end() {
 	[ ! -e "$PIN/sockkill/records" ]
 }
 
+# bats test_tags=nodebug
 @test "sockkill: a recorder without room counts what it lost, and nothing is taken for it" {
 	requires root kernel:6.16 tool:jq
 	vip

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The guest and the helpers are what the other suites take them for.
+# nodebug: about the helpers, whatever the kernel.
 bats_require_minimum_version 1.5.0
 load helpers
 
@@ -34,6 +35,7 @@ load helpers
 	((${#lines[@]} == 2))
 }
 
+# bats test_tags=nodebug
 @test "helpers: topo joins two namespaces that answer each other" {
 	topo veth left right
 	ns left busybox ping -c 1 -W 5 10.0.0.2
@@ -42,6 +44,7 @@ load helpers
 	[ ! -e "/run/netns/$(name left)" ]
 }
 
+# bats test_tags=nodebug
 @test "helpers: tool tells an unexpected status, a hang and a crash from success" {
 	tool 0 echo hello
 	[ "$output" = hello ]
@@ -57,6 +60,7 @@ load helpers
 	[[ $output == *"expected status 0"* ]]
 }
 
+# bats test_tags=nodebug
 @test "helpers: wait_for polls, and fails when the time is over" {
 	tries=0
 	third() { ((++tries == 3)); }
@@ -66,6 +70,7 @@ load helpers
 	((status == 1))
 }
 
+# bats test_tags=nodebug
 @test "helpers: requires skips with a reason, and CI wants every program" {
 	requires root kernel:6.6 kfunc:bpf_sock_destroy tool:bash
 	run requires kernel:99.1
@@ -76,6 +81,7 @@ load helpers
 	[[ $output == *"no-such-program is not installed"* ]]
 }
 
+# bats test_tags=nodebug
 @test "helpers: versions compare by number" {
 	version_ge 7.3.4 6.6
 	version_ge 7.3.4-amd64 7.3.4
@@ -107,6 +113,7 @@ load helpers
 	((status == 1))
 }
 
+# bats test_tags=nodebug
 @test "leaks: bats is red when a suite leaks" {
 	mkdir "$BATS_TEST_TMPDIR/suite"
 	cp "$TOP"/tests/{helpers,setup_suite}.bash "$BATS_TEST_TMPDIR/suite"
