@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <net/if.h>		/* before the headers of the kernel that define the same */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -228,6 +230,33 @@ __u64 netns_cookie(void)
 }
 
 /* --- devices and links --- */
+
+_Static_assert(sizeof(((struct net_dev *)0)->name) == IF_NAMESIZE, "the name of a device");
+
+int dev_find(const char *text, struct net_dev *dev)
+{
+	struct ifreq req = {};
+	int fd, err = 0;
+
+	memset(dev, 0, sizeof(*dev));
+	dev->ifindex = if_nametoindex(text);
+	if (!dev->ifindex && !parse_u32(text, 1, INT32_MAX, &dev->ifindex))
+		return -ENODEV;
+	if (!if_indextoname(dev->ifindex, dev->name))
+		return errno == ENXIO ? -ENODEV : -errno;
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	memcpy(req.ifr_name, dev->name, sizeof(req.ifr_name));
+	if (ioctl(fd, SIOCGIFHWADDR, &req))
+		err = -errno;
+	close(fd);
+	dev->arphrd = req.ifr_hwaddr.sa_family;
+	dev->netns = netns_cookie();
+	if (!err && !dev->netns)
+		err = -EOPNOTSUPP;
+	return err;
+}
 
 int arphrd_l2_len(__u32 arphrd)
 {

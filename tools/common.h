@@ -106,6 +106,16 @@ __u64 netns_cookie(void);
 
 /* --- devices and links --- */
 
+struct net_dev {
+	char name[16];			/* IF_NAMESIZE, whose header not all can include */
+	__u32 ifindex;
+	__u16 arphrd;
+	__u64 netns;			/* cookie */
+};
+
+/* Name or index. 0 or -errno: -EOPNOTSUPP where there are no cookies, before Linux 5.14. */
+int dev_find(const char *text, struct net_dev *dev);
+
 /* Bytes of link-layer header that programs see at a device of that kind; -1: not known. */
 int arphrd_l2_len(__u32 arphrd);
 

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <net/if.h>		/* before the headers of the kernel that define the same */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 #include <linux/pkt_sched.h>
 #include <bpf/bpf.h>
@@ -34,33 +31,6 @@ int np_hook_find(const char *name)
 		if (!strcmp(name, np_hooks[i].name))
 			return i;
 	return -1;
-}
-
-/* --- devices --- */
-
-int np_dev_find(const char *text, struct np_dev *dev)
-{
-	struct ifreq req = {};
-	int fd, err = 0;
-
-	memset(dev, 0, sizeof(*dev));
-	dev->ifindex = if_nametoindex(text);
-	if (!dev->ifindex && !parse_u32(text, 1, INT32_MAX, &dev->ifindex))
-		return -ENODEV;
-	if (!if_indextoname(dev->ifindex, dev->name))
-		return errno == ENXIO ? -ENODEV : -errno;
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	memcpy(req.ifr_name, dev->name, sizeof(req.ifr_name));
-	if (ioctl(fd, SIOCGIFHWADDR, &req))
-		err = -errno;
-	close(fd);
-	dev->arphrd = req.ifr_hwaddr.sa_family;
-	dev->netns = netns_cookie();
-	if (!err && !dev->netns)
-		err = -EOPNOTSUPP;
-	return err;
 }
 
 /* --- directories of pins --- */
@@ -194,7 +164,7 @@ bool np_inst_links_dead(const struct np_inst *inst)
 }
 
 /* Whether the live links of an instance are at this device; false as well if there are none. */
-static bool inst_is_at(const struct np_inst *inst, const struct np_dev *dev)
+static bool inst_is_at(const struct np_inst *inst, const struct net_dev *dev)
 {
 	struct chain chain;
 
@@ -221,7 +191,7 @@ static bool inst_has_live_link(const struct np_inst *inst)
 	return false;
 }
 
-int np_inst_of(const struct np_dev *dev, struct np_inst *inst)
+int np_inst_of(const struct net_dev *dev, struct np_inst *inst)
 {
 	char name[64], **names;
 	int err;
@@ -303,7 +273,7 @@ int np_prog_get(__u32 id, const struct np_inst *inst, struct np_prog *prog)
 	return 0;
 }
 
-int np_chain_get(const struct np_dev *dev, enum np_hook hook, const struct np_inst *inst,
+int np_chain_get(const struct net_dev *dev, enum np_hook hook, const struct np_inst *inst,
 		 struct np_chain *chain)
 {
 	struct chain all;
@@ -364,7 +334,7 @@ static void filter_fill(struct np_filter *f, const struct tc_gettfilter_rsp *rsp
 		f->prog.owner = NP_OURS;
 }
 
-int np_filters_get(const struct np_dev *dev, enum np_hook hook, const struct np_inst *inst,
+int np_filters_get(const struct net_dev *dev, enum np_hook hook, const struct np_inst *inst,
 		   struct np_filter **filters, __u32 *n)
 {
 	struct tc_gettfilter_req_dump *req = NULL;
@@ -729,7 +699,7 @@ bool np_order_holds(const struct np_chain *chain, __u32 link_id, const struct np
 	}
 }
 
-void np_revision_wrong(const struct np_dev *dev, enum np_hook hook, const struct np_chain *chain,
+void np_revision_wrong(const struct net_dev *dev, enum np_hook hook, const struct np_chain *chain,
 		       const struct np_order *order)
 {
 	complain("%s: %s: the revision is %llu, not the expected %llu; see netpol show", dev->name,
@@ -737,7 +707,7 @@ void np_revision_wrong(const struct np_dev *dev, enum np_hook hook, const struct
 		 (unsigned long long)order->revision);
 }
 
-int np_link_make(const struct np_dev *dev, enum np_hook hook, const struct np_chain *chain,
+int np_link_make(const struct net_dev *dev, enum np_hook hook, const struct np_chain *chain,
 		 int prog_fd, const struct np_order *order)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, opts);
@@ -804,7 +774,7 @@ static bool prio_free(const struct np_filter *filters, __u32 n, __u32 prio)
 	return true;
 }
 
-int np_filter_put(const struct np_dev *dev, enum np_hook hook, const struct np_filter *filters,
+int np_filter_put(const struct net_dev *dev, enum np_hook hook, const struct np_filter *filters,
 		  __u32 n, const struct np_filter *old, int prog_fd)
 {
 	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = dev->ifindex,
@@ -827,7 +797,7 @@ int np_filter_put(const struct np_dev *dev, enum np_hook hook, const struct np_f
 	return bpf_tc_attach(&tc, &opts);
 }
 
-int np_filter_del(const struct np_dev *dev, enum np_hook hook, const struct np_filter *filter)
+int np_filter_del(const struct net_dev *dev, enum np_hook hook, const struct np_filter *filter)
 {
 	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = dev->ifindex,
 		    .attach_point = np_hooks[hook].legacy);

@@ -17,7 +17,6 @@
 #define NETPOL_DEV_H
 
 #include <stdbool.h>
-#include <net/if.h>
 #include <linux/bpf.h>
 #include <bpf/libbpf.h>
 
@@ -40,16 +39,6 @@ extern const struct np_hook_desc {
 /* The hook of a name, or -1. */
 int np_hook_find(const char *name);
 
-struct np_dev {
-	char name[IF_NAMESIZE];
-	__u32 ifindex;
-	__u16 arphrd;
-	__u64 netns;			/* cookie */
-};
-
-/* Name or index. 0 or -errno. */
-int np_dev_find(const char *text, struct np_dev *dev);
-
 struct np_inst {
 	char name[PIN_PATH / 2];
 	char dir[PIN_PATH];
@@ -67,7 +56,7 @@ int np_inst_open(const char *name, struct np_inst *inst);
  * The instance of a device. 0 with inst->exists unset when it has none. -ESTALE: the
  * place is taken by the instance of a device that has moved away.
  */
-int np_inst_of(const struct np_dev *dev, struct np_inst *inst);
+int np_inst_of(const struct net_dev *dev, struct np_inst *inst);
 void np_inst_close(struct np_inst *inst);
 /* Links are pinned, and all of them are dead. */
 bool np_inst_links_dead(const struct np_inst *inst);
@@ -99,7 +88,7 @@ struct np_chain {
  * What is attached, in order. -errno: -EINVAL the kernel has no such hook, -ENXIO the
  * device is no netkit, -EACCES it is the peer of one.
  */
-int np_chain_get(const struct np_dev *dev, enum np_hook hook, const struct np_inst *inst,
+int np_chain_get(const struct net_dev *dev, enum np_hook hook, const struct np_inst *inst,
 		 struct np_chain *chain);
 int np_prog_get(__u32 id, const struct np_inst *inst, struct np_prog *prog);
 
@@ -112,7 +101,7 @@ struct np_filter {
 };
 
 /* Legacy filters at a hook of clsact (or ingress), by priority. malloc'd. */
-int np_filters_get(const struct np_dev *dev, enum np_hook hook, const struct np_inst *inst,
+int np_filters_get(const struct net_dev *dev, enum np_hook hook, const struct np_inst *inst,
 		   struct np_filter **filters, __u32 *n);
 /* Our filter at the hook, or NULL. */
 const struct np_filter *np_filter_ours(const struct np_filter *filters, __u32 n);
@@ -142,16 +131,16 @@ struct np_order {
 };
 
 /* A link at the hook, its fd or -errno; a message was printed on failure. */
-int np_link_make(const struct np_dev *dev, enum np_hook hook, const struct np_chain *chain,
+int np_link_make(const struct net_dev *dev, enum np_hook hook, const struct np_chain *chain,
 		 int prog_fd, const struct np_order *order);
-void np_revision_wrong(const struct np_dev *dev, enum np_hook hook, const struct np_chain *chain,
+void np_revision_wrong(const struct net_dev *dev, enum np_hook hook, const struct np_chain *chain,
 		       const struct np_order *order);
 /* Whether the program of link_id stands where order wants it. */
 bool np_order_holds(const struct np_chain *chain, __u32 link_id, const struct np_order *order);
 
 /* Add or (old not NULL) replace our legacy filter. 0 or -errno. */
-int np_filter_put(const struct np_dev *dev, enum np_hook hook, const struct np_filter *filters,
+int np_filter_put(const struct net_dev *dev, enum np_hook hook, const struct np_filter *filters,
 		  __u32 n, const struct np_filter *old, int prog_fd);
-int np_filter_del(const struct np_dev *dev, enum np_hook hook, const struct np_filter *filter);
+int np_filter_del(const struct net_dev *dev, enum np_hook hook, const struct np_filter *filter);
 
 #endif

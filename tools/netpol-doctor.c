@@ -177,7 +177,7 @@ static void check_links(const struct np_inst *inst)
 static void check_inst(const char *name, __u64 here)
 {
 	struct np_inst inst;
-	struct np_dev dev;
+	struct net_dev dev;
 	char number[16];
 	__u32 ifindex;
 	__u64 netns;
@@ -189,7 +189,7 @@ static void check_inst(const char *name, __u64 here)
 		return;
 	}
 	snprintf(number, sizeof(number), "%u", ifindex);
-	gone = netns == here && np_dev_find(number, &dev);
+	gone = netns == here && dev_find(number, &dev);
 	if (!inst.exists) {
 		if (!fixed(name))
 			say(true, name, "netpol doctor --fix removes it",
@@ -213,7 +213,7 @@ static void check_inst(const char *name, __u64 here)
 	np_inst_close(&inst);
 }
 
-static void check_chain(const struct np_dev *dev, enum np_hook hook, const struct np_chain *chain)
+static void check_chain(const struct net_dev *dev, enum np_hook hook, const struct np_chain *chain)
 {
 	unsigned int ours = 0;
 	char object[64];
@@ -241,7 +241,7 @@ static void check_chain(const struct np_dev *dev, enum np_hook hook, const struc
 		    chain->prog[i].name[0] ? chain->prog[i].name : "?");
 }
 
-static void check_filters(const struct np_dev *dev, enum np_hook hook, const struct np_inst *inst)
+static void check_filters(const struct net_dev *dev, enum np_hook hook, const struct np_inst *inst)
 {
 	unsigned int ours = 0, strays = 0;
 	struct np_filter *filters;
@@ -270,7 +270,7 @@ static void check_filters(const struct np_dev *dev, enum np_hook hook, const str
 	free(filters);
 }
 
-static void check_dev(const struct np_dev *dev)
+static void check_dev(const struct net_dev *dev)
 {
 	struct np_chain chain;
 	struct np_inst inst;
@@ -314,7 +314,7 @@ int verb_doctor(int argc, char **argv)
 {
 	struct if_nameindex *all;
 	char **names = NULL;
-	struct np_dev dev;
+	struct net_dev dev;
 	__u64 here;
 	int rc;
 
@@ -336,7 +336,7 @@ int verb_doctor(int argc, char **argv)
 	np_dir_list_free(names);
 	all = if_nameindex();
 	for (struct if_nameindex *d = all; d && d->if_index; d++)
-		if (!np_dev_find(d->if_name, &dev))
+		if (!dev_find(d->if_name, &dev))
 			check_dev(&dev);
 	if_freenameindex(all);
 	pins_unlock(found.lock);

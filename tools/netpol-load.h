@@ -5,6 +5,7 @@
 #ifndef NETPOL_LOAD_H
 #define NETPOL_LOAD_H
 
+#include <net/if.h>
 #include "netpol-dev.h"
 #include "netpol-table.h"
 

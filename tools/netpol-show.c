@@ -81,7 +81,7 @@ static json_t *policy_json(const struct np_inst *inst)
 }
 
 /* Everything about one device; NULL (and *rc) on failure. *any: something is attached. */
-static json_t *dev_json(const struct np_dev *dev, bool *any, int *rc)
+static json_t *dev_json(const struct net_dev *dev, bool *any, int *rc)
 {
 	json_t *doc, *hooks = json_object(), *legacy = json_object();
 	struct np_filter *filters;
@@ -226,7 +226,7 @@ int verb_show(int argc, char **argv)
 	json_t *devices = json_array(), *others = NULL, *o;
 	struct if_nameindex *all = NULL;
 	int rc = pins_check();
-	struct np_dev dev;
+	struct net_dev dev;
 	bool any;
 	size_t i;
 
@@ -240,7 +240,7 @@ int verb_show(int argc, char **argv)
 		all = if_nameindex();
 		for (struct if_nameindex *d = all; d && d->if_index; d++) {
 			/* It may be gone by now. */
-			if (np_dev_find(d->if_name, &dev))
+			if (dev_find(d->if_name, &dev))
 				continue;
 			o = dev_json(&dev, &any, &rc);
 			if (any)
@@ -321,7 +321,7 @@ static void stats_print(const struct np_live *live, const struct np_count *count
 		printf("%12llu %16llu  %s\n", stats[i].packets, stats[i].bytes, stat_names[i]);
 }
 
-static int stats_once(const struct np_dev *dev, const struct np_inst *inst)
+static int stats_once(const struct net_dev *dev, const struct np_inst *inst)
 {
 	struct np_count stats[__NP_S_MAX], *counts = NULL;
 	struct np_live live = {};
@@ -376,7 +376,7 @@ int verb_stats(int argc, char **argv)
 	struct itimerspec every = {};
 	struct epoll_event ev;
 	struct np_inst inst;
-	struct np_dev dev;
+	struct net_dev dev;
 	__u64 ticks;
 
 	if (argc != 1)
@@ -536,7 +536,7 @@ int verb_log(int argc, char **argv)
 	struct ring_buffer *ring = NULL;
 	struct log log = {};
 	struct np_inst inst;
-	struct np_dev dev;
+	struct net_dev dev;
 	int fd = -1, rc;
 
 	if (argc != 1)

@@ -22,11 +22,11 @@ extern struct np_env {
 } env;
 
 /* The device, or a message. */
-int np_dev_arg(const char *arg, struct np_dev *dev);
+int np_dev_arg(const char *arg, struct net_dev *dev);
 /* The device and its instance, which must exist. */
-int np_inst_arg(const char *arg, struct np_dev *dev, struct np_inst *inst);
+int np_inst_arg(const char *arg, struct net_dev *dev, struct np_inst *inst);
 /* The policy in force, or a message. */
-int np_live_arg(const struct np_dev *dev, const struct np_inst *inst, struct np_live *live);
+int np_live_arg(const struct net_dev *dev, const struct np_inst *inst, struct np_live *live);
 
 int verb_show(int argc, char **argv);
 int verb_stats(int argc, char **argv);

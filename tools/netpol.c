@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <net/if.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,9 +16,9 @@ const char *argp_program_version = "netpol (skelkit) 0.1";
 
 /* --- arguments --- */
 
-int np_dev_arg(const char *arg, struct np_dev *dev)
+int np_dev_arg(const char *arg, struct net_dev *dev)
 {
-	int err = np_dev_find(arg, dev);
+	int err = dev_find(arg, dev);
 
 	if (err == -EOPNOTSUPP) {
 		complain("%s: the kernel does not tell network namespaces apart; Linux 5.14 is "
@@ -34,7 +33,7 @@ int np_dev_arg(const char *arg, struct np_dev *dev)
 	return DONE;
 }
 
-static int inst_of(const struct np_dev *dev, struct np_inst *inst)
+static int inst_of(const struct net_dev *dev, struct np_inst *inst)
 {
 	int err = np_inst_of(dev, inst);
 
@@ -47,7 +46,7 @@ static int inst_of(const struct np_dev *dev, struct np_inst *inst)
 	return err ? FAILED : DONE;
 }
 
-int np_inst_arg(const char *arg, struct np_dev *dev, struct np_inst *inst)
+int np_inst_arg(const char *arg, struct net_dev *dev, struct np_inst *inst)
 {
 	int rc = pins_check();
 
@@ -65,7 +64,7 @@ int np_inst_arg(const char *arg, struct np_dev *dev, struct np_inst *inst)
 	return rc;
 }
 
-int np_live_arg(const struct np_dev *dev, const struct np_inst *inst, struct np_live *live)
+int np_live_arg(const struct net_dev *dev, const struct np_inst *inst, struct np_live *live)
 {
 	const char *why = NULL;
 	int err = np_live_read(inst->dir, true, live, &why);
@@ -101,7 +100,7 @@ static void want_init(struct np_want *want)
 	};
 }
 
-static void say_loaded(const struct np_dev *dev, const struct np_loaded *l)
+static void say_loaded(const struct net_dev *dev, const struct np_loaded *l)
 {
 	if (!l->unchanged)
 		change(dev->name,
@@ -113,7 +112,7 @@ static void say_loaded(const struct np_dev *dev, const struct np_loaded *l)
 /* --- attach --- */
 
 struct site {
-	struct np_dev dev;
+	struct net_dev dev;
 	enum np_hook hook;
 	int l2_len;
 	struct np_inst inst;
@@ -191,12 +190,12 @@ static int site_load(struct site *s, const char *dir, __u32 flows)
 	return FAILED;
 }
 
-static void inst_name(char name[64], const char *prefix, const struct np_dev *dev)
+static void inst_name(char name[64], const char *prefix, const struct net_dev *dev)
 {
 	snprintf(name, 64, "%sns%llu_if%u", prefix, (unsigned long long)dev->netns, dev->ifindex);
 }
 
-static int dir_failed(const struct np_dev *dev, const char *dir, int err)
+static int dir_failed(const struct net_dev *dev, const char *dir, int err)
 {
 	complain_err(err, dev->name, "cannot make %s", dir);
 	return FAILED;
@@ -673,7 +672,7 @@ static int verb_downgrade(int argc, char **argv)
 
 /* --- load, rule --- */
 
-static int load_text(const struct np_dev *dev, const struct np_inst *inst, struct np_want *want)
+static int load_text(const struct net_dev *dev, const struct np_inst *inst, struct np_want *want)
 {
 	struct np_loaded loaded;
 	int rc = np_load(inst->dir, dev->name, want, asked.dry_run, &loaded);
@@ -814,7 +813,7 @@ static int rule_list(const char *arg)
 {
 	struct np_live live = {};
 	struct np_inst inst;
-	struct np_dev dev;
+	struct net_dev dev;
 	json_t *doc;
 	int rc;
 

@@ -118,7 +118,7 @@ static __u8 protos(const struct tp_set *set, __u8 family)
 	return all;
 }
 
-static void check_listeners(const struct tp_dev *dev, const struct tp_inst *inst)
+static void check_listeners(const struct net_dev *dev, const struct tp_inst *inst)
 {
 	const struct tp_set *set = inst->set;
 	int map = pin_get(inst->dir, "tp_listeners");
@@ -154,7 +154,7 @@ static void check_listeners(const struct tp_dev *dev, const struct tp_inst *inst
 		close(map);
 }
 
-static void check_order(const struct tp_dev *dev, const struct tp_inst *inst)
+static void check_order(const struct net_dev *dev, const struct tp_inst *inst)
 {
 	enum bpf_attach_type type = tp_hooks[inst->set->conf.hook].type;
 	char name[BPF_OBJ_NAME_LEN];
@@ -174,7 +174,7 @@ static void check_order(const struct tp_dev *dev, const struct tp_inst *inst)
 	}
 }
 
-static void check_net(struct tp_net *net, const struct tp_dev *dev, const struct tp_set *set,
+static void check_net(struct tp_net *net, const struct net_dev *dev, const struct tp_set *set,
 		      bool look)
 {
 	bool missing = false;
@@ -205,7 +205,7 @@ static void check_net(struct tp_net *net, const struct tp_dev *dev, const struct
 		    "with a strict rp_filter what is turned round is dropped");
 }
 
-static void check_senders(const struct tp_dev *dev, const struct tp_set *set)
+static void check_senders(const struct net_dev *dev, const struct tp_set *set)
 {
 	struct tp_sender now;
 	char name[TP_NAME];
@@ -219,7 +219,7 @@ static void check_senders(const struct tp_dev *dev, const struct tp_set *set)
 			    "%s is gone, or is another one by now", set->names[i]);
 }
 
-static void check_dev(struct tp_net *net, const struct tp_dev *dev, bool look)
+static void check_dev(struct tp_net *net, const struct net_dev *dev, bool look)
 {
 	struct tp_inst inst;
 
@@ -244,7 +244,7 @@ int verb_doctor(int argc, char **argv)
 	struct if_nameindex *all = NULL;
 	struct tp_net net = {};
 	struct tp_dead dead;
-	struct tp_dev dev;
+	struct net_dev dev;
 	int rc, lock = -1;
 
 	if (argc)
@@ -275,7 +275,7 @@ int verb_doctor(int argc, char **argv)
 	if (!rc)
 		all = if_nameindex();
 	for (struct if_nameindex *i = all; i && i->if_index; i++)
-		if (!tp_dev_get(i->if_name, &dev))
+		if (!dev_find(i->if_name, &dev))
 			check_dev(&net, &dev, look);
 	if (all)
 		if_freenameindex(all);

@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <bpf/bpf.h>
@@ -42,34 +40,19 @@ bool tp_kernel_has(const char *function)
 
 /* --- devices --- */
 
-int tp_dev_get(const char *text, struct tp_dev *dev)
+int tp_dev_get(const char *text, struct net_dev *dev)
 {
-	struct ifreq req = {};
-	int fd;
+	int err = dev_find(text, dev);
 
-	memset(dev, 0, sizeof(*dev));
-	dev->ifindex = if_nametoindex(text);
-	if ((!dev->ifindex && !parse_u32(text, 1, INT32_MAX, &dev->ifindex)) ||
-	    !if_indextoname(dev->ifindex, dev->name)) {
+	if (err == -ENODEV) {
 		complain("%s: no such device", text);
 		return NOTHING;
 	}
-	dev->netns = netns_cookie();
-	if (!dev->netns) {
+	if (err == -EOPNOTSUPP) {
 		complain("the kernel does not tell network namespaces apart; Linux 5.14 is needed");
 		return LACKING;
 	}
-	memcpy(req.ifr_name, dev->name, sizeof(req.ifr_name));
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || ioctl(fd, SIOCGIFHWADDR, &req)) {
-		complain_err(errno, text, "cannot look at it");
-		if (fd >= 0)
-			close(fd);
-		return FAILED;
-	}
-	close(fd);
-	dev->arphrd = req.ifr_hwaddr.sa_family;
-	return DONE;
+	return err ? complain_err(err, text, "cannot look at it"), FAILED : DONE;
 }
 
 /* --- what is attached --- */
@@ -129,7 +112,7 @@ static void set_read(struct tp_inst *inst)
 	free(c);
 }
 
-int tp_inst_open(const struct tp_dev *dev, struct tp_inst *inst)
+int tp_inst_open(const struct net_dev *dev, struct tp_inst *inst)
 {
 	struct chain chain;
 	int err;
@@ -159,7 +142,7 @@ void tp_inst_close(struct tp_inst *inst)
 	inst->set = NULL;
 }
 
-int tp_inst_get(const struct tp_dev *dev, struct tp_inst *inst)
+int tp_inst_get(const struct net_dev *dev, struct tp_inst *inst)
 {
 	int err = tp_inst_open(dev, inst);
 
@@ -258,7 +241,7 @@ static int stale(const char *dir, __u32 prog_id, bool dry_run, unsigned int *n)
 }
 
 /* Behind what is there, since policies shall see all, but in front of what redirects. */
-static int attach(const struct tp_dev *dev, int prog, const struct tp_hook_desc *hook, bool first)
+static int attach(const struct net_dev *dev, int prog, const struct tp_hook_desc *hook, bool first)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, opts);
 	char name[BPF_OBJ_NAME_LEN];
@@ -281,7 +264,7 @@ static int attach(const struct tp_dev *dev, int prog, const struct tp_hook_desc 
 	return fd < 0 ? -errno : fd;
 }
 
-static int attach_refused(const struct tp_dev *dev, const struct tp_hook_desc *hook, int err)
+static int attach_refused(const struct net_dev *dev, const struct tp_hook_desc *hook, int err)
 {
 	bool netkit = hook->type == BPF_NETKIT_PEER || hook->type == BPF_NETKIT_PRIMARY;
 
@@ -294,7 +277,7 @@ static int attach_refused(const struct tp_dev *dev, const struct tp_hook_desc *h
 }
 
 /* Nothing is there, but may be of one that was killed. */
-static int put_new(const struct tp_dev *dev, struct tp_inst *inst, const struct tp_set *set,
+static int put_new(const struct net_dev *dev, struct tp_inst *inst, const struct tp_set *set,
 		   struct tproxy *skel, __u32 id, bool first)
 {
 	const struct tp_hook_desc *hook = &tp_hooks[set->conf.hook];
@@ -329,7 +312,7 @@ static int put_new(const struct tp_dev *dev, struct tp_inst *inst, const struct 
 	return err ? FAILED : DONE;
 }
 
-int tp_inst_put(const struct tp_dev *dev, struct tp_inst *inst, const struct tp_set *wanted,
+int tp_inst_put(const struct net_dev *dev, struct tp_inst *inst, const struct tp_set *wanted,
 		bool first, bool *changed)
 {
 	struct tp_set *set = malloc(sizeof(*set));
@@ -399,7 +382,7 @@ int tp_inst_remove(struct tp_inst *inst)
 /* --- what is dead --- */
 
 /* One of this namespace. dev->name is empty where it is not alive. */
-static int sweep_own(struct tp_dev *dev, bool dry_run, struct tp_dead *dead, bool *routed)
+static int sweep_own(struct net_dev *dev, bool dry_run, struct tp_dead *dead, bool *routed)
 {
 	struct tp_inst inst;
 	int err, rc = DONE;
@@ -452,7 +435,7 @@ int tp_sweep(struct tp_net *net, bool dry_run, struct tp_dead *dead)
 	memset(dead, 0, sizeof(*dead));
 	while (!rc && d && (e = readdir(d))) {
 		unsigned long long netns;
-		struct tp_dev dev = {};
+		struct net_dev dev = {};
 		bool routed = false;
 		void *more;
 		int end = 0;

@@ -15,7 +15,6 @@
 #ifndef TPROXY_INST_H
 #define TPROXY_INST_H
 
-#include <net/if.h>
 #include <stdbool.h>
 #include <bpf/libbpf.h>
 
@@ -35,15 +34,8 @@ extern const struct tp_hook_desc {
 
 int tp_hook_find(const char *name);	/* -1: none */
 
-struct tp_dev {
-	char name[IF_NAMESIZE];
-	__u32 ifindex;
-	__u16 arphrd;
-	__u64 netns; /* cookie */
-};
-
 /* Name or index. DONE, or an exit code and a message. */
-int tp_dev_get(const char *text, struct tp_dev *dev);
+int tp_dev_get(const char *text, struct net_dev *dev);
 
 struct tp_inst {
 	char dir[PIN_PATH];
@@ -53,16 +45,16 @@ struct tp_inst {
 };
 
 /* 0 or -errno; to be closed in both cases. */
-int tp_inst_open(const struct tp_dev *dev, struct tp_inst *inst);
+int tp_inst_open(const struct net_dev *dev, struct tp_inst *inst);
 void tp_inst_close(struct tp_inst *inst);
 /* The same for a verb: NOTHING and a message where nothing is attached. */
-int tp_inst_get(const struct tp_dev *dev, struct tp_inst *inst);
+int tp_inst_get(const struct net_dev *dev, struct tp_inst *inst);
 
 /*
  * Put a set in force, at a hook that nothing is at, or in place of what is there. *changed is
  * false where it is in force already. first: in front of all other programs.
  */
-int tp_inst_put(const struct tp_dev *dev, struct tp_inst *inst, const struct tp_set *set,
+int tp_inst_put(const struct net_dev *dev, struct tp_inst *inst, const struct tp_set *set,
 		bool first, bool *changed);
 int tp_inst_remove(struct tp_inst *inst);
 

@@ -198,7 +198,7 @@ static int of_unix(const char *path, int *fds, size_t *n)
 
 /* --- both --- */
 
-static int enter(const struct tp_dev *dev, const struct tp_inst *inst, const struct found *f)
+static int enter(const struct net_dev *dev, const struct tp_inst *inst, const struct found *f)
 {
 	int map = pin_get(inst->dir, "tp_listeners"), rc = DONE;
 
@@ -239,7 +239,7 @@ int verb_register(int argc, char **argv)
 	struct found f = {.fd = {-1, -1, -1, -1}};
 	struct tp_inst inst = {.link.fd = -1};
 	int fds[SOCKETS_MAX], rc, lock = -1;
-	struct tp_dev dev;
+	struct net_dev dev;
 	size_t n = 0;
 
 	if (argc != 1 || !!env.pid + !!env.unix_path + env.clear != 1)

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +16,13 @@
 
 /* DEV, or all that something is attached to. */
 static int each(int argc, char **argv,
-		int (*f)(const struct tp_dev *dev, const struct tp_inst *inst, json_t *list),
+		int (*f)(const struct net_dev *dev, const struct tp_inst *inst, json_t *list),
 		const char *verb)
 {
 	json_t *list = json_array();
 	struct if_nameindex *all = NULL;
 	struct tp_inst inst;
-	struct tp_dev dev;
+	struct net_dev dev;
 	int rc;
 
 	if (argc > 1) {
@@ -39,7 +40,7 @@ static int each(int argc, char **argv,
 	if (!rc && !argc)
 		all = if_nameindex();
 	for (struct if_nameindex *i = all; !rc && i && i->if_index; i++) {
-		if (tp_dev_get(i->if_name, &dev))
+		if (dev_find(i->if_name, &dev))
 			continue;
 		if (!tp_inst_open(&dev, &inst) && inst.there && inst.set)
 			rc = f(&dev, &inst, list);
@@ -95,7 +96,7 @@ static json_t *listeners(const struct tp_inst *inst)
 	return list;
 }
 
-static int show_one(const struct tp_dev *dev, const struct tp_inst *inst, json_t *list)
+static int show_one(const struct net_dev *dev, const struct tp_inst *inst, json_t *list)
 {
 	const struct tp_set *set = inst->set;
 	json_t *to = json_array(), *rules = json_array(), *senders = json_array(), *l, *doc;
@@ -167,7 +168,7 @@ static const struct {
 	[TP_ANSWERED] = {"done", "answered", "of these, by a reset or as unreachable"},
 };
 
-static int stats_one(const struct tp_dev *dev, const struct tp_inst *inst, json_t *list)
+static int stats_one(const struct net_dev *dev, const struct tp_inst *inst, json_t *list)
 {
 	int map = pin_get(inst->dir, "tp_stats"), cpus = libbpf_num_possible_cpus();
 	json_t *doc = json_pack("{s:s, s:s}", "device", dev->name, "hook",
@@ -312,7 +313,7 @@ static int read_log(const struct tp_inst *inst, int reader, int log)
 int verb_log(int argc, char **argv)
 {
 	struct tp_inst inst;
-	struct tp_dev dev;
+	struct net_dev dev;
 	int rc, err, lock, reader, log;
 
 	if (argc != 1)

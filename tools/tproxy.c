@@ -132,7 +132,7 @@ static int attach(int argc, char **argv)
 	struct tp_set *set = NULL;
 	struct tp_net net = {};
 	struct tp_dead dead;
-	struct tp_dev dev;
+	struct net_dev dev;
 
 	hook = argc == 2 ? tp_hook_find(argv[0]) : -1;
 	if (hook < 0)
@@ -197,7 +197,7 @@ static int detach(int argc, char **argv)
 	struct tp_net net = {};
 	int rc, found, err, lock = -1;
 	struct tp_dead dead;
-	struct tp_dev dev;
+	struct net_dev dev;
 
 	if (argc != 1)
 		return usage_error("detach", "takes DEV");
@@ -241,7 +241,7 @@ static int change_rule(const char *verb, int argc, char **argv)
 	char text[512] = "", name[TP_NAME], *word, *save, *where = NULL;
 	struct tp_sender sender;
 	const char *why = "";
-	struct tp_dev dev;
+	struct net_dev dev;
 	int rc, lock = -1, n = 0;
 
 	for (int i = 1; i < argc; i++)
