@@ -8,11 +8,11 @@ KSPARTS	 := Documentation/netlink/specs tools/net/ynl/pyynl \
 KSHELP	 := $(patsubst %,%_helpers,btf cap cgroup bpftool disasm io jit_disasm netlink network \
 	    sysctl testing trace unpriv) disasm json_writer test_loader
 KSFLAGS	 := -g -w -std=gnu11 -D_GNU_SOURCE -I$B/kself -Itests/kselftest -Ivmlinux -I$(KSELF) \
-	    -I$B/include $(addprefix -I$(KSRC)/tools/,lib include arch/x86/include include/uapi) \
-	    -isystem $(UAPI)
+	    -I$(KSELF)/libarena/include -I$B/include -isystem $(UAPI) \
+	    $(addprefix -I$(KSRC)/tools/,lib include arch/x86/include include/uapi)
 KSBPF	 := -O2 --target=bpf -mcpu=v3 -fno-strict-aliasing -fms-extensions -D__TARGET_ARCH_x86 \
-	    -DENABLE_ATOMICS_TESTS -I$(KSELF)/libarena/include -idirafter /usr/include \
-	    -idirafter /usr/include/$(shell $(CC) -print-multiarch)
+	    -DENABLE_ATOMICS_TESTS \
+	    -idirafter /usr/include -idirafter /usr/include/$(shell $(CC) -print-multiarch)
 # $(call kstests,F): the files of test_progs that feature F names; run tells which are not there
 kstests	  = $(patsubst $(KSELF)/prog_tests/%.c,$B/kself/%.test.o,$(wildcard $(patsubst \
 		%,$(KSELF)/prog_tests/%.c,$(shell sed -n 's,^bpf/\([^[:space:]]*\).*,\1,p' kernel/$1/selftests))))
