@@ -30,8 +30,6 @@ $B/kself/prog_tests/tests.h: $(KREADY)
 	$Qmkdir -p $(@D)
 	$Qsed -nE 's/^void (serial_)?test_([a-zA-Z0-9_]+)\((void)?\).*/DEFINE_TEST(\2)/p' \
 		$(KSELF)/prog_tests/*.c >$@
-# pahole leaves out the enumerator that nothing of the kernel's own refers to.
-$B/kself/test_btf_skc_cls_ingress.bpf.o: KSBPF += -DBPF_F_CURRENT_NETNS=-1
 $B/kself/%.bpf.o: $(KSELF)/progs/%.c vmlinux/vmlinux.h $(KREADY) | $(HEADERS) $(BPFTOOL)
 	$(call msg,BPF,$@)
 	$Qmkdir -p $(@D)
