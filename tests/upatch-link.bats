@@ -26,6 +26,12 @@ says() {
 	says userlink mm
 }
 
+@test "upatch: without memory nothing is half done" {
+	[ -e /sys/kernel/debug/fail_page_alloc ] ||
+		skip "this kernel has no fault injection (tests/vm -d has)"
+	says userlink nomem
+}
+
 @test "upatch: several who attach, update, ask and detach at once" {
 	says userlink races
 }

@@ -4,7 +4,7 @@
  * becomes of them when the process forks, ends, or changes its mappings. The oracle is the
  * function itself, unpatched, and the file that it is in.
  *
- *   userlink basics|errors|mm|races [TEST]
+ *   userlink basics|errors|mm|nomem|races [TEST]
  *   userlink hold		a link, described in a line, until stdin ends
  *   userlink refused ERRNO	an attach that the system does not allow
  *   userlink churn N		processes, links and images come and go: none is left
@@ -1759,6 +1759,165 @@ static void test_use_race(void)
 	is_unpatched(&racer, "at the end");
 }
 
+/* --- without memory: the kernel's own allocations fail, one after the other */
+
+static void write_number(int fd, long n)
+{
+	char text[32];
+
+	if (write(fd, text, snprintf(text, sizeof(text), "%ld", n)) < 0)
+		err(2, "fail-nth");
+}
+
+/* The Nth of this thread fails from now on; 0: none. */
+static int open_nth(void)
+{
+	int fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		err(2, "fail-nth");
+	return fd;
+}
+
+/* Whether it has; none fails any more. */
+static bool has_failed(int nth)
+{
+	char text[32] = "";
+
+	if (pread(nth, text, sizeof(text) - 1, 0) < 0)
+		err(2, "fail-nth");
+	write_number(nth, 0);
+	return !atol(text);
+}
+
+static void fail_all_kinds(void)
+{
+	static const char *const kinds[] = { "failslab", "fail_page_alloc" };
+	char path[64];
+
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/ignore-gfp-wait", kinds[i]);
+		write_file(path, "N");
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/verbose", kinds[i]);
+		write_file(path, "0");
+	}
+	write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N");
+}
+
+/* What is refused leaves the process as it was, and is possible afterwards. */
+static void test_attach_nomem(void)
+{
+	int arena = arena_create(ARENA_START), prog = load_counter(arena), nth = open_nth(), link;
+	int refused = 0, made = 0;
+	bool failed = true;
+
+	arena_map(arena, ARENA_START);
+	fail_all_kinds();
+	for (long n = 1; failed; n++) {
+		struct target t = start_target();
+		union bpf_attr attr = good_attr(prog, &t);
+
+		write_number(nth, n);
+		link = raw_link(&attr);
+		failed = has_failed(nth);
+		close(attr.link_create.text_poke.path_fd);
+		if (link < 0) {
+			refused++;
+			is("errno", -link, ENOMEM);
+			is_unpatched(&t, "refused");
+			link = attach(prog, t.pidfd, weigh);
+		} else {
+			made++;
+		}
+		calls_give(&t, "attached", WEIGHED + 1000);
+		close(link);
+		is_unpatched(&t, "closed");
+		end_target(&t);
+	}
+	printf("# attach: %d refused, %d made\n", refused, made);
+	check(refused > 20 && made > 0, "%d refused, %d made", refused, made);
+}
+
+/* The old program stays until there is all that the new one needs. */
+static void test_update_nomem(void)
+{
+	int arena = arena_create(ARENA_START), old = load_return(5), nth = open_nth(), link, got;
+	int prog = load_counter(arena), refused = 0, made = 0;
+	bool failed = true;
+
+	arena_map(arena, ARENA_START);
+	fail_all_kinds();
+	for (long n = 1; failed; n++) {
+		struct target t = start_target();
+
+		link = attach(old, t.pidfd, weigh);
+		write_number(nth, n);
+		got = bpf_link_update(link, prog, NULL);
+		failed = has_failed(nth);
+		if (got) {
+			refused++;
+			is("errno", -got, ENOMEM);
+			calls_give(&t, "refused", 5);
+			is("update", bpf_link_update(link, prog, NULL), 0);
+		} else {
+			made++;
+		}
+		calls_give(&t, "updated", WEIGHED + 1000);
+		close(link);
+		is_unpatched(&t, "closed");
+		end_target(&t);
+	}
+	printf("# update: %d refused, %d made\n", refused, made);
+	check(refused > 5 && made > 0, "%d refused, %d made", refused, made);
+}
+
+enum { FORK_WHOLE, FORK_REFUSED, FORK_WRONG, FORK_FAULTLESS = 4 };
+
+/* In the target: fork while the @n th fails. There is no child, or it is patched as well. */
+static __u64 do_fork_nomem(__u64 n)
+{
+	int nth = open_nth(), status;
+	__u64 result;
+	pid_t pid;
+
+	write_number(nth, n);
+	pid = fork();
+	if (!pid)
+		_exit(weigh(SIX) == WEIGHED + 1000 ? FORK_WHOLE : FORK_WRONG);
+	result = has_failed(nth) ? 0 : FORK_FAULTLESS;
+	close(nth);
+	if (pid < 0)
+		return result | (errno == ENOMEM || errno == EAGAIN ? FORK_REFUSED : FORK_WRONG);
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return result | FORK_WRONG;
+	return result | WEXITSTATUS(status);
+}
+
+static void test_fork_nomem(void)
+{
+	int arena = arena_create(ARENA_START), prog = load_counter(arena), link;
+	int count[3] = {};
+	struct target t;
+	__u64 got = 0;
+
+	arena_map(arena, ARENA_START);
+	fail_all_kinds();
+	t = start_target();
+	link = attach(prog, t.pidfd, weigh);
+	for (long n = 1; !(got & FORK_FAULTLESS); n++) {
+		got = ask(&t, do_fork_nomem, n);
+		count[got & 3]++;
+		check((got & 3) != FORK_WRONG, "fork while allocation %ld fails", n);
+		calls_give(&t, "parent", WEIGHED + 1000);
+	}
+	close(link);
+	is_unpatched(&t, "closed");
+	printf("# fork: %d refused, %d made\n", count[FORK_REFUSED], count[FORK_WHOLE]);
+	check(count[FORK_REFUSED] > 20 && count[FORK_WHOLE], "%d refused, %d made",
+	      count[FORK_REFUSED], count[FORK_WHOLE]);
+}
+
 static const struct test tests[] = {
 	{ "basics", "arguments", test_arguments },
 	{ "basics", "results", test_results },
@@ -1805,6 +1964,9 @@ static const struct test tests[] = {
 	{ "mm", "mlockall", test_mlockall },
 	{ "mm", "KSM", test_ksm },
 	{ "mm", "arena of its own", test_own_arena },
+	{ "nomem", "attach", test_attach_nomem },
+	{ "nomem", "update", test_update_nomem },
+	{ "nomem", "fork", test_fork_nomem },
 	{ "races", "two who attach", test_attach_race },
 	{ "races", "update, info and detach", test_use_race },
 };
