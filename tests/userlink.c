@@ -1839,15 +1839,22 @@ static void test_attach_nomem(void)
 	check(refused > 10 && made > 0, "%d refused, %d made", refused, made);
 }
 
-/* The old program stays until there is all that the new one needs. */
-static void test_update_nomem(void)
+/* Have each page of the image that is there mapped, by a read. */
+static void touch_image(const struct target *t, int link)
 {
-	int arena = arena_create(ARENA_START), old = load_return(5), nth = open_nth(), link, got;
-	int prog = load_counter(arena), refused = 0, made = 0;
+	struct bpf_link_info info = link_info(link);
+	char byte;
+
+	for (__u64 at = 0; at < info.text_poke.image_len; at += PAGE)
+		peek(t->pid, (void *)(info.text_poke.image_vaddr + at), &byte, 1);
+}
+
+/* The old program stays until there is all that @prog needs, which makes it @want. */
+static void update_nomem(const char *what, int prog, __u64 want)
+{
+	int old = load_return(5), nth = open_nth(), refused = 0, made = 0, link, got;
 	bool failed = true;
 
-	arena_map(arena, ARENA_START);
-	fail_all_kinds();
 	for (long n = 1; failed; n++) {
 		struct target t = start_target();
 
@@ -1859,17 +1866,29 @@ static void test_update_nomem(void)
 			refused++;
 			is("errno", -got, ENOMEM);
 			calls_give(&t, "refused", 5);
+			touch_image(&t, link);
 			is("update", bpf_link_update(link, prog, NULL), 0);
 		} else {
 			made++;
 		}
-		calls_give(&t, "updated", WEIGHED + 1000);
+		calls_give(&t, "updated", want);
 		close(link);
 		is_unpatched(&t, "closed");
 		end_target(&t);
 	}
-	printf("# update: %d refused, %d made\n", refused, made);
+	close(nth);
+	printf("# update to %s: %d refused, %d made\n", what, refused, made);
 	check(refused > 2 && made > 0, "%d refused, %d made", refused, made);
+}
+
+static void test_update_nomem(void)
+{
+	int arena = arena_create(ARENA_START);
+
+	arena_map(arena, ARENA_START);
+	fail_all_kinds();
+	update_nomem("another arena", load_counter(arena), WEIGHED + 1000);
+	update_nomem("several pages", load_long(3000), 0);
 }
 
 enum { FORK_WHOLE, FORK_REFUSED, FORK_WRONG, FORK_FAULTLESS = 4 };
