@@ -32,6 +32,12 @@ requires() {
 		kfunc:*) grep -qE "^[0-9a-f]+ [a-zA-Z] $what(\$|[[:space:]])" /proc/kallsyms ||
 			skip "this kernel has no kfunc $what" ;;
 		patch:*) patched "$what" || skip "this kernel is built without kernel/$what" ;;
+		faults)		# of allocations, which the debug kernel must have
+			[ -e /sys/kernel/debug/fail_page_alloc ] && continue
+			[[ ${VM_KERNEL-} != *-debug ]] ||
+				{ fail "the debug kernel has no fault injection"; return; }
+			skip "this kernel has no fault injection (tests/vm -d has)"
+			;;
 		tool:*)
 			command -v "$what" >/dev/null && continue
 			[ -z "${CI-}" ] || { fail "$what is not installed (make deps)"; return; }

@@ -68,7 +68,7 @@ kind() {
 @test "sockkill: IPv4 by IPv6 sockets" { kind mapped; }
 
 @test "sockkill: a walk that gets no memory says so, and what it saw it saw once" {
-	[ -e /proc/self/fail-nth ] || skip "this kernel has no fault injection (tests/vm -d has)"
+	requires faults
 	says sockkinds failures
 }
 

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "fault.h"
 #include "sockrun.h"
 #include <linux/mptcp.h>
 
@@ -517,29 +518,6 @@ static void test_kind(enum kind kind)
 /* Sockets of one bucket; the batch starts with room for fewer, and grows within a slab. */
 enum { CROWD = 600 };
 
-static void put_debug(const char *file, const char *value)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/sys/kernel/debug/failslab/%s", file);
-	put_file(path, value);
-}
-
-static void put_number(int fd, long n)
-{
-	char text[32];
-
-	must(write(fd, text, snprintf(text, sizeof(text), "%ld", n)));
-}
-
-static long get_number(int fd)
-{
-	char text[32] = "";
-
-	must(pread(fd, text, sizeof(text) - 1, 0));
-	return atol(text);
-}
-
 struct outcomes {
 	int refused, not_made, early, whole, wrong;
 };
@@ -573,21 +551,20 @@ static void judge(struct outcomes *o, int err, const struct sockiter_req *r, con
  */
 static void starve(int proto, const int *crowd)
 {
-	int nth = must(open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC));
+	int nth = fault_nth();
 	int fails = must(open("/proc/self/make-it-fail", O_RDWR | O_CLOEXEC));
 	int space = must(open("/sys/kernel/debug/failslab/space", O_RDWR | O_CLOEXEC));
 	struct outcomes one = {}, all = {};
 	struct sockiter_req ask = { .mode = SOCKITER_ONE, .proto = proto }, r;
+	bool failed = true;
 	int err, runs;
-	long left;
 
-	for (runs = 1, left = 0; !left; runs++) {
+	for (runs = 1; failed; runs++) {
 		r = ask;
 		forget(skel->maps.cookies);
-		put_number(nth, runs);
+		fault_number(nth, runs);
 		err = try_prog(skel->progs.sockiter_run, &r);
-		left = get_number(nth);
-		put_number(nth, 0);
+		failed = fault_happened(nth);
 		judge(&one, err, &r, crowd);
 	}
 	ok(!one.wrong && one.refused && one.not_made && one.whole > 1,
@@ -598,10 +575,10 @@ static void starve(int proto, const int *crowd)
 	for (runs = 0; !all.whole; runs++) {
 		r = ask;
 		forget(skel->maps.cookies);
-		put_number(space, runs * 32);
-		put_number(fails, 1);
+		fault_number(space, runs * 32);
+		fault_number(fails, 1);
 		err = try_prog(skel->progs.sockiter_run, &r);
-		put_number(fails, 0);
+		fault_number(fails, 0);
 		judge(&all, err, &r, crowd);
 	}
 	ok(!all.wrong && all.refused && all.not_made && all.early,
@@ -618,11 +595,10 @@ static void test_failures(void)
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
 	int crowd[CROWD], net = new_net(home, false, false);
 
-	put_debug("verbose", "0");
-	put_debug("ignore-gfp-wait", "N");
-	put_debug("task-filter", "Y");
-	put_debug("times", "-1");
-	put_debug("probability", "100");
+	fault_all("failslab");
+	fault_option("failslab", "task-filter", "Y");
+	fault_option("failslab", "times", "-1");
+	fault_option("failslab", "probability", "100");
 	must(setns(net, CLONE_NEWNET));
 	for (int t = 0; t < 2; t++) {
 		struct outcomes o = {};
@@ -641,7 +617,7 @@ static void test_failures(void)
 			close(crowd[i]);
 	}
 	must(setns(home, CLONE_NEWNET));
-	put_debug("probability", "0");
+	fault_option("failslab", "probability", "0");
 }
 
 /* --- references */

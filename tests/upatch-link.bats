@@ -27,8 +27,7 @@ says() {
 }
 
 @test "upatch: without memory nothing is half done" {
-	[ -e /sys/kernel/debug/fail_page_alloc ] ||
-		skip "this kernel has no fault injection (tests/vm -d has)"
+	requires faults
 	says userlink nomem
 }
 

@@ -20,6 +20,7 @@
 #include <sys/auxv.h>
 #include <sys/resource.h>
 
+#include "fault.h"
 #include "userlink.h"
 
 #define GUARD 0x9000ul		/* of the arena: 32K that a 16-bit offset reaches, and a page */
@@ -1761,54 +1762,18 @@ static void test_use_race(void)
 
 /* --- without memory: the kernel's own allocations fail, one after the other */
 
-static void write_number(int fd, long n)
-{
-	char text[32];
-
-	if (write(fd, text, snprintf(text, sizeof(text), "%ld", n)) < 0)
-		err(2, "fail-nth");
-}
-
-/* The Nth of this thread fails from now on; 0: none. */
-static int open_nth(void)
-{
-	int fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
-
-	if (fd < 0)
-		err(2, "fail-nth");
-	return fd;
-}
-
-/* Whether it has; none fails any more. */
-static bool has_failed(int nth)
-{
-	char text[32] = "";
-
-	if (pread(nth, text, sizeof(text) - 1, 0) < 0)
-		err(2, "fail-nth");
-	write_number(nth, 0);
-	return !atol(text);
-}
-
 static void fail_all_kinds(void)
 {
-	static const char *const kinds[] = { "failslab", "fail_page_alloc" };
-	char path[64];
-
-	for (int i = 0; i < 2; i++) {
-		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/ignore-gfp-wait", kinds[i]);
-		write_file(path, "N");
-		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/verbose", kinds[i]);
-		write_file(path, "0");
-	}
-	write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
-	write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N");
+	fault_all("failslab");
+	fault_all("fail_page_alloc");
+	fault_option("fail_page_alloc", "min-order", "0");
+	fault_option("fail_page_alloc", "ignore-gfp-highmem", "N");
 }
 
 /* What is refused leaves the process as it was, and is possible afterwards. */
 static void test_attach_nomem(void)
 {
-	int arena = arena_create(ARENA_START), prog = load_counter(arena), nth = open_nth(), link;
+	int arena = arena_create(ARENA_START), prog = load_counter(arena), nth = fault_nth(), link;
 	int refused = 0, made = 0;
 	bool failed = true;
 
@@ -1818,9 +1783,9 @@ static void test_attach_nomem(void)
 		struct target t = start_target();
 		union bpf_attr attr = good_attr(prog, &t);
 
-		write_number(nth, n);
+		fault_number(nth, n);
 		link = raw_link(&attr);
-		failed = has_failed(nth);
+		failed = fault_happened(nth);
 		close(attr.link_create.text_poke.path_fd);
 		if (link < 0) {
 			refused++;
@@ -1852,16 +1817,16 @@ static void touch_image(const struct target *t, int link)
 /* The old program stays until there is all that @prog needs, which makes it @want. */
 static void update_nomem(const char *what, int prog, __u64 want)
 {
-	int old = load_return(5), nth = open_nth(), refused = 0, made = 0, link, got;
+	int old = load_return(5), nth = fault_nth(), refused = 0, made = 0, link, got;
 	bool failed = true;
 
 	for (long n = 1; failed; n++) {
 		struct target t = start_target();
 
 		link = attach(old, t.pidfd, weigh);
-		write_number(nth, n);
+		fault_number(nth, n);
 		got = bpf_link_update(link, prog, NULL);
-		failed = has_failed(nth);
+		failed = fault_happened(nth);
 		if (got) {
 			refused++;
 			is("errno", -got, ENOMEM);
@@ -1896,15 +1861,15 @@ enum { FORK_WHOLE, FORK_REFUSED, FORK_WRONG, FORK_FAULTLESS = 4 };
 /* In the target: fork while the @n th fails. There is no child, or it is patched as well. */
 static __u64 do_fork_nomem(__u64 n)
 {
-	int nth = open_nth(), status;
+	int nth = fault_nth(), status;
 	__u64 result;
 	pid_t pid;
 
-	write_number(nth, n);
+	fault_number(nth, n);
 	pid = fork();
 	if (!pid)
 		_exit(weigh(SIX) == WEIGHED + 1000 ? FORK_WHOLE : FORK_WRONG);
-	result = has_failed(nth) ? 0 : FORK_FAULTLESS;
+	result = fault_happened(nth) ? 0 : FORK_FAULTLESS;
 	close(nth);
 	if (pid < 0)
 		return result | (errno == ENOMEM || errno == EAGAIN ? FORK_REFUSED : FORK_WRONG);
