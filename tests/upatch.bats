@@ -559,15 +559,16 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 }
 
 @test "upatch: a program of 32 bits is refused" {
+	# ours is built without; on Debian's, tests/vm asks for them
+	[ -e /proc/sys/abi/vsyscall32 ] || skip "this kernel runs no programs of 32 bits"
 	printf '.globl _start\n_start: mov $29, %%eax\nint $0x80\njmp _start\n' |
 		as --32 -o "$BATS_TEST_TMPDIR/o"
 	ld -m elf_i386 "$BATS_TEST_TMPDIR/o" -o "$BATS_TEST_TMPDIR/narrow"
 	"$BATS_TEST_TMPDIR/narrow" 3>&- 4>&- &
 	local narrow=$!
 	running+=("$narrow")
-	pause 0.5
-	[[ $(readlink "/proc/$narrow/exe") == */narrow ]] ||
-		skip "this kernel runs no programs of 32 bits"
+	is_narrow() { [[ $(readlink "/proc/$narrow/exe") == */narrow ]]; }
+	wait_for 10 is_narrow
 	up 1 check -p "$narrow" -f _start
 	[[ $output == *"is not for x86-64, but of 32 bits"* ]]
 	apply 1 count -p "$narrow" -f _start
