@@ -52,7 +52,11 @@ int tp_dev_get(const char *text, struct net_dev *dev)
 		complain("the kernel does not tell network namespaces apart; Linux 5.14 is needed");
 		return LACKING;
 	}
-	return err ? complain_err(err, text, "cannot look at it"), FAILED : DONE;
+	if (err) {
+		complain_err(err, text, "cannot look at it");
+		return FAILED;
+	}
+	return DONE;
 }
 
 /* --- what is attached --- */
