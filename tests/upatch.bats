@@ -102,6 +102,9 @@ dies() {
 code() { dd "if=/proc/$1/mem" iflag=skip_bytes,count_bytes "skip=$(($2))" count=16 status=none | od -An -tx1; }
 address() { up 0 check -p "$1" -f "$2" -j && jq -r '.targets[0].address' <<<"$output"; }
 
+# is_stop PID FUNCTION: a debugger's breakpoint is there
+is_stop() { [[ $(code "$1" "$(address "$1" "$2" | tail -n 1)") == " cc"* ]]; }
+
 offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	local a
 	a=0x$(nm "$1" | sed -n "s/^\([0-9a-f]*\) . $2\$/\1/p")
@@ -341,6 +344,64 @@ offset_of() { # FILE FUNCTION: in the file, by another reader of ELF
 	up 0 detach 1
 	says v 'add 1 1' 11
 	apply 3 count --exe /bin/true -f main
+}
+
+# debug COMMAND...: a debugger comes to $v, says $output, and goes
+debug() {
+	local c commands=()
+	for c; do commands+=(-ex "$c"); done
+	tool 0 timeout $((20 * TIMEOUT_FACTOR)) gdb -q -nx -batch -p "$v" "${commands[@]}" -ex detach
+}
+
+@test "upatch: gdb at a patched function" {
+	requires tool:gdb
+	local next
+	run_victim v "$V/pie"
+	next=$(gdb -q -nx -batch -ex 'x/2i add_numbers' "$V/pie" | sed -n '2s/.*<\(.*\)>.*/\1/p')
+	if [ "$BATS_BACKEND" = poke ]; then	# to a uprobe any int3 is its own
+		debug 'break *add_numbers' continue >"$BATS_TEST_TMPDIR/gdb" 3>&- 4>&- &
+		running+=($!)
+		wait_for 20 is_stop "$v" add_numbers
+		apply 1 count -p "$v" -f add_numbers
+		[[ $output == *"a breakpoint or another patch is at the function"* ]]
+		says v 'add 5 6' 65
+		wait $!
+	fi
+	apply 0 count -p "$v" -f add_numbers
+	debug "break *($next)" 'print add_numbers(7, 8)' 'bt 2' 'print $rdi * $rsi' delete finish \
+		'print add_numbers(9, 9)'
+	[[ $output == *" in add_numbers (a=7, b=8)"*"#0 "*" in add_numbers "*"#1  <function called"* ]]
+	[[ $output == *"= 56"*"Value returned is "*" = 87"*" = 99"* ]]
+	says v 'add 5 6' 65
+	up 0 stats 1 -j
+	json '.patches[0].calls == 3'
+	debug 'x/i add_numbers'
+	[[ $output == *int3* ]]
+	up 0 detach 1
+	debug 'x/i add_numbers' 'print add_numbers(7, 8)'
+	[[ $output != *int3* && $output == *" = 87"* ]]
+}
+
+@test "upatch: perf at a patched function" {
+	requires tool:perf
+	local data=$BATS_TEST_TMPDIR/data event=probe_pie:add_numbers
+	run_victim v "$V/pie"
+	apply 0 count -p "$v" -f add_numbers
+	tool 0 perf record -q -e cpu-clock -o "$data" -p "$v" -- bash -c 'read -rt 0.1 <><(:) || :
+		echo "calls 30000 1" >&$1; read -r <&$2; echo "$REPLY"' - "$v_in" "$v_out"
+	[[ $output == *'30000 calls, 0 wrong'* ]]
+	tool 0 perf report -i "$data" --stdio --sort dso,sym
+	[ "$BATS_BACKEND" != poke ] || grep -q 'bpf_user_patch' <<<"$output"
+	# a uprobe where the patch is: passed by, or beside the other one
+	tool 0 perf probe -q -x "$V/pie" add_numbers
+	tool 0 perf stat -x, -e "$event" -p "$v" -- bash -c 'echo "calls 100 1" >&$1
+		read -r <&$2; echo "$REPLY"' - "$v_in" "$v_out"
+	[[ $output == *'100 calls, 0 wrong'* ]]
+	grep -q "^$([ "$BATS_BACKEND" = poke ] && echo 0 || echo 100),,$event" <<<"$stderr"
+	tool 0 perf probe -q -d "$event"
+	says v 'calls 100 1' '100 calls, 0 wrong'
+	up 0 stats 1 -j
+	json '.patches[0].calls == 30200'
 }
 
 @test "upatch: a shared library, in one of the processes that have it" {
