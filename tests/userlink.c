@@ -799,17 +799,28 @@ static __u64 do_map(__u64 addr, __u64 len, __u64 flags)
 	       MAP_FAILED ? errno : 0;
 }
 
-/* The function at addr in a second mapping of its file, of some pages. */
-static __u64 do_map_text(__u64 addr, __u64 pages, __u64 flags)
+static __u64 map_text(__u64 addr, __u64 at, __u64 pages, int flags)
 {
 	struct object obj;
 	char *p;
 
 	if (!find_object((void *)addr, &obj))
 		return 0;
-	p = mmap(NULL, pages * PAGE, PROT_READ | PROT_EXEC, flags, obj.fd, obj.offset & -PAGE);
+	p = mmap((void *)(at & -PAGE), pages * PAGE, PROT_READ | PROT_EXEC, flags, obj.fd,
+		 obj.offset & -PAGE);
 	close(obj.fd);
 	return p == MAP_FAILED ? 0 : ADDR(p) + addr % PAGE;
+}
+
+/* The function at addr in a second mapping of its file, of some pages. */
+static __u64 do_map_text(__u64 addr, __u64 pages, __u64 flags)
+{
+	return map_text(addr, 0, pages, flags);
+}
+
+static __u64 do_map_text_at(__u64 addr, __u64 at)
+{
+	return map_text(addr, at, 1, MAP_PRIVATE | MAP_FIXED_NOREPLACE);
 }
 
 static void test_text_busy(void)
@@ -1566,7 +1577,8 @@ static void test_dontfork(void)
 {
 	struct target t, child;
 	struct bpf_link_info info;
-	int link;
+	int link, next;
+	__u64 copy;
 
 	need_spares();
 	t = start_target();
@@ -1577,14 +1589,34 @@ static void test_dontfork(void)
 	ask(&t, do_madvise, info.text_poke.image_vaddr, info.text_poke.image_len, MADV_DONTNEED);
 	ask(&t, do_madvise, info.text_poke.image_vaddr, info.text_poke.image_len, MADV_WIPEONFORK);
 	child = fork_target(&t);
-	tell(&child, weigh, SIX);
 	calls_give(&t, "parent", WEIGHED + 1000);
+	calls_give(&child, "child", WEIGHED + 1000);
+	is("processes", link_info(link).text_poke.nr_mm, 2);
 	close(link);
 	is_unpatched(&t, "parent");
+	is_unpatched(&child, "child");
 	end_target(&child);
-	is_unpatched(&t, "parent");
 	link = attach(load_sum(), t.pidfd, weigh);
 	calls_give(&t, "patched", WEIGHED + 1000);
+	close(link);
+
+	/* A child without the text has nothing that is patched, until it maps text there. */
+	copy = ask(&t, do_map_text, ADDR(weigh), 1, MAP_PRIVATE);
+	link = attach(load_sum(), t.pidfd, weigh, .text_poke.vaddr = copy);
+	is("MADV_DONTFORK", ask(&t, do_madvise, copy & -PAGE, PAGE, MADV_DONTFORK), 0);
+	child = fork_target(&t);
+	is("parent", ask(&t, copy, SIX), WEIGHED + 1000);
+	is("processes", link_info(link).text_poke.nr_mm, 1);
+	is("map", ask(&child, do_map_text_at, ADDR(weigh), copy), copy);
+	is("child", ask(&child, copy, SIX), WEIGHED);
+	next = attach(load_return(5), child.pidfd, weigh, .text_poke.vaddr = copy);
+	is("child", ask(&child, copy, SIX), 5);
+	is("parent", ask(&t, copy, SIX), WEIGHED + 1000);
+	close(link);
+	is("parent", ask(&t, copy, SIX), WEIGHED);
+	is("child", ask(&child, copy, SIX), 5);
+	close(next);
+	is("child", ask(&child, copy, SIX), WEIGHED);
 }
 
 static __u64 do_mlockall(__u64 flags)

@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id 7c5bf80f786a, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id a95ad00555d8, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
