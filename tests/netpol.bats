@@ -38,7 +38,7 @@ json() { jq -e "$@" <<<"$output"; }
 	# the choice between open and closed is the user's
 	np 2 attach tcx-ingress "$l"
 	[[ $stderr == *--policy* && $stderr == *--default* ]]
-	np 1 attach tcx-ingress no-such-device --default deny
+	np 3 attach tcx-ingress no-such-device --default deny
 	np 3 stats "$l"
 	np 3 load "$l" "$pol"
 	for f in "$PIN"/netpol/*; do fail "left behind: $f"; done

@@ -258,6 +258,25 @@ int dev_find(const char *text, struct net_dev *dev)
 	return err;
 }
 
+int dev_arg(const char *text, struct net_dev *dev)
+{
+	int err = dev_find(text, dev);
+
+	switch (err) {
+	case 0:
+		return DONE;
+	case -ENODEV:
+		complain("%s: no such device", text);
+		return NOTHING;
+	case -EOPNOTSUPP:
+		complain("the kernel does not tell network namespaces apart; Linux 5.14 is needed");
+		return LACKING;
+	default:
+		complain_err(err, text, "cannot look at it");
+		return FAILED;
+	}
+}
+
 int arphrd_l2_len(__u32 arphrd)
 {
 	switch (arphrd) {

@@ -115,6 +115,8 @@ struct net_dev {
 
 /* Name or index. 0 or -errno: -EOPNOTSUPP where there are no cookies, before Linux 5.14. */
 int dev_find(const char *text, struct net_dev *dev);
+/* The same for a tool's argument: DONE, or an exit code and a message. */
+int dev_arg(const char *text, struct net_dev *dev);
 
 /* Bytes of link-layer header that programs see at a device of that kind; -1: not known. */
 int arphrd_l2_len(__u32 arphrd);

@@ -233,7 +233,7 @@ int verb_show(int argc, char **argv)
 	if (argc > 1)
 		rc = usage_error("show", "takes at most DEV");
 	if (!rc && argc) {
-		rc = np_dev_arg(argv[0], &dev);
+		rc = dev_arg(argv[0], &dev);
 		if (!rc)
 			json_array_append_new(devices, dev_json(&dev, &any, &rc));
 	} else if (!rc) {

@@ -21,8 +21,6 @@ extern struct np_env {
 	__u32 flows, adopt, interval;
 } env;
 
-/* The device, or a message. */
-int np_dev_arg(const char *arg, struct net_dev *dev);
 /* The device and its instance, which must exist. */
 int np_inst_arg(const char *arg, struct net_dev *dev, struct np_inst *inst);
 /* The policy in force, or a message. */

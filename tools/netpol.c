@@ -16,23 +16,6 @@ const char *argp_program_version = "netpol (skelkit) 0.1";
 
 /* --- arguments --- */
 
-int np_dev_arg(const char *arg, struct net_dev *dev)
-{
-	int err = dev_find(arg, dev);
-
-	if (err == -EOPNOTSUPP) {
-		complain("%s: the kernel does not tell network namespaces apart; Linux 5.14 is "
-			 "needed",
-			 arg);
-		return LACKING;
-	}
-	if (err) {
-		complain_err(err, arg, "cannot find the device");
-		return FAILED;
-	}
-	return DONE;
-}
-
 static int inst_of(const struct net_dev *dev, struct np_inst *inst)
 {
 	int err = np_inst_of(dev, inst);
@@ -54,7 +37,7 @@ int np_inst_arg(const char *arg, struct net_dev *dev, struct np_inst *inst)
 	for (int i = 0; i < NP_HOOKS; i++)
 		inst->link[i].fd = -1;
 	if (!rc)
-		rc = np_dev_arg(arg, dev);
+		rc = dev_arg(arg, dev);
 	if (!rc)
 		rc = inst_of(dev, inst);
 	if (!rc && !inst->exists) {
@@ -439,7 +422,7 @@ static int hook_arg(const char *verb, int argc, char **argv, struct site *s)
 	s->hook = hook;
 	if (env.legacy == NP_LEGACY_ONLY && !np_hooks[hook].legacy)
 		return usage_error(verb, "netkit has no legacy filters");
-	rc = np_dev_arg(argv[1], &s->dev);
+	rc = dev_arg(argv[1], &s->dev);
 	if (rc)
 		return rc;
 	s->l2_len = arphrd_l2_len(s->dev.arphrd);

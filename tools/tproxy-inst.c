@@ -38,27 +38,6 @@ bool tp_kernel_has(const char *function)
 	return btf && btf__find_by_name_kind(btf, function, BTF_KIND_FUNC) > 0;
 }
 
-/* --- devices --- */
-
-int tp_dev_get(const char *text, struct net_dev *dev)
-{
-	int err = dev_find(text, dev);
-
-	if (err == -ENODEV) {
-		complain("%s: no such device", text);
-		return NOTHING;
-	}
-	if (err == -EOPNOTSUPP) {
-		complain("the kernel does not tell network namespaces apart; Linux 5.14 is needed");
-		return LACKING;
-	}
-	if (err) {
-		complain_err(err, text, "cannot look at it");
-		return FAILED;
-	}
-	return DONE;
-}
-
 /* --- what is attached --- */
 
 const char *tp_prog_name(__u32 id, char name[BPF_OBJ_NAME_LEN])

@@ -34,9 +34,6 @@ extern const struct tp_hook_desc {
 
 int tp_hook_find(const char *name);	/* -1: none */
 
-/* Name or index. DONE, or an exit code and a message. */
-int tp_dev_get(const char *text, struct net_dev *dev);
-
 struct tp_inst {
 	char dir[PIN_PATH];
 	bool there; /* the link is alive, at the device */

@@ -244,7 +244,7 @@ int verb_register(int argc, char **argv)
 
 	if (argc != 1 || !!env.pid + !!env.unix_path + env.clear != 1)
 		return usage_error("register", "takes DEV, and --pid, --unix or --clear");
-	rc = tp_dev_get(argv[0], &dev) ?: pins_change(TP_ROOT, &lock) ?: tp_inst_get(&dev, &inst);
+	rc = dev_arg(argv[0], &dev) ?: pins_change(TP_ROOT, &lock) ?: tp_inst_get(&dev, &inst);
 	if (!rc && env.pid)
 		rc = of_process(env.pid, fds, &n);
 	if (!rc && env.unix_path)

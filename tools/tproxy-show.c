@@ -31,7 +31,7 @@ static int each(int argc, char **argv,
 	}
 	rc = pins_check();
 	if (!rc && argc) {
-		rc = tp_dev_get(argv[0], &dev) ?: tp_inst_get(&dev, &inst);
+		rc = dev_arg(argv[0], &dev) ?: tp_inst_get(&dev, &inst);
 		if (!rc) {
 			rc = f(&dev, &inst, list);
 			tp_inst_close(&inst);
@@ -318,7 +318,7 @@ int verb_log(int argc, char **argv)
 
 	if (argc != 1)
 		return usage_error("log", "takes DEV");
-	rc = pins_check() ?: tp_dev_get(argv[0], &dev) ?: tp_inst_get(&dev, &inst);
+	rc = pins_check() ?: dev_arg(argv[0], &dev) ?: tp_inst_get(&dev, &inst);
 	if (rc)
 		return rc;
 	/* two would each see half of it */

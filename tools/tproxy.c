@@ -138,7 +138,7 @@ static int attach(int argc, char **argv)
 	if (hook < 0)
 		return usage_error("attach", "takes one of netkit-peer, netkit-primary, tcx-egress "
 					     "and tcx-ingress, and DEV");
-	rc = tp_dev_get(argv[1], &dev) ?: check_kernel(argv[1], hook) ?: tp_net_open(&net);
+	rc = dev_arg(argv[1], &dev) ?: check_kernel(argv[1], hook) ?: tp_net_open(&net);
 	set = rc ? NULL : calloc(1, sizeof(*set));
 	if (!set) {
 		rc = rc ?: FAILED;
@@ -204,7 +204,7 @@ static int detach(int argc, char **argv)
 	rc = pins_change(TP_ROOT, &lock) ?: tp_net_open(&net);
 	if (rc)
 		goto out;
-	found = tp_dev_get(argv[0], &dev);
+	found = dev_arg(argv[0], &dev);
 	err = found ? 0 : tp_inst_open(&dev, &inst);
 	if (err) {
 		complain_err(err, dev.name, "cannot open its pins");
@@ -269,7 +269,7 @@ static int change_rule(const char *verb, int argc, char **argv)
 	if (argc < 2 || !where)
 		return usage_error(verb, "takes DEV and [tcp|udp|both] CIDR[:PORTS] or except "
 					 "CIDR[:PORTS]|mark:N[/MASK]|cgroup:PATH|uid:N");
-	rc = tp_dev_get(argv[0], &dev) ?: pins_change(TP_ROOT, &lock) ?: tp_inst_get(&dev, &inst);
+	rc = dev_arg(argv[0], &dev) ?: pins_change(TP_ROOT, &lock) ?: tp_inst_get(&dev, &inst);
 	if (rc)
 		goto out;
 	if (except && tp_sender_parse(where, &sender, name, &why)) {
