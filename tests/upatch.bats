@@ -30,13 +30,14 @@ setup() {
 	local line
 	line=$("$B/upatch" --probe) || :
 	[[ $line =~ (^|$'\n')$BATS_BACKEND\ +yes ]] || skip "$(grep "^$BATS_BACKEND " <<<"$line")"
-	running=() fifos=0
+	running=() mounted=() fifos=0
 }
 
 teardown() {
 	local p
 	"$B/upatch" detach --all >/dev/null || :
 	for p in "${running[@]}"; do kill -9 "$p" 2>/dev/null || :; done
+	for p in "${mounted[@]}"; do umount -l "$p"; done
 }
 
 up() { local rc=$1; shift; tool "$rc" "$B/upatch" "$@"; }
@@ -402,6 +403,62 @@ debug() {
 	says v 'calls 100 1' '100 calls, 0 wrong'
 	up 0 stats 1 -j
 	json '.patches[0].calls == 30200'
+}
+
+@test "upatch: files of a container, on overlayfs" {
+	local d=$BATS_TEST_TMPDIR
+	mkdir "$d/lower" "$d/rest" "$d/merged"
+	mount -t tmpfs none "$d/rest"
+	mkdir "$d/rest/upper" "$d/rest/work"
+	cp "$V/pie" "$d/lower/app"
+	mount -t overlay -o "lowerdir=$d/lower,upperdir=$d/rest/upper,workdir=$d/rest/work" none "$d/merged"
+	mounted=("$d/merged" "$d/rest")
+	run_victim v "$d/merged/app"
+	apply 0 deny -p "$v" -f add_numbers --return 99
+	says v 'add 1 1' 99
+	up 0 verify
+	up 0 detach --all
+	apply 0 deny --exe "$d/merged/app" -f add_numbers --return 98
+	[[ $output == *"$v app: done"* ]]
+	says v 'add 1 1' 98
+	up 0 detach --all
+	# copied up: who runs it goes on with the lower file, who begins has the upper one
+	chmod 700 "$d/merged/app"
+	[ -e "$d/rest/upper/app" ]
+	run_victim w "$d/merged/app"
+	if [ "$BATS_BACKEND" = poke ]; then
+		apply 0 deny -p "$v" -f add_numbers --return 97
+		says v 'add 1 1' 97
+	else
+		apply 1 deny -p "$v" -f add_numbers --return 97
+		[[ $output == *"as it was before overlayfs copied it up"* ]]
+		says v 'add 1 1' 11
+	fi
+	apply 0 deny -p "$w" -f add_numbers --return 96
+	says w 'add 1 1' 96
+	up 0 detach --all
+	says v 'add 1 1' 11
+	says w 'add 1 1' 11
+}
+
+@test "upatch: text in huge pages" {
+	local d=$BATS_TEST_TMPDIR/huge
+	mkdir "$d"
+	mount -t tmpfs -o huge=always none "$d"
+	mounted=("$d")
+	# a function beside 8 MiB of others
+	printf '.text\n.fill 0x400000, 1, 0xcc\n' >"$BATS_TEST_TMPDIR/pad.s"
+	gcc -O2 -no-pie -Wl,-z,max-page-size=0x200000,-z,common-page-size=0x200000 -o "$d/app" \
+		"$BATS_TEST_TMPDIR/pad.s" "$TOP/tests/victim.c" "$BATS_TEST_TMPDIR/pad.s"
+	run_victim v "$d/app"
+	says v 'add 1 1' 11
+	grep ShmemPmdMapped /proc/meminfo
+	grep -q 'ShmemPmdMapped: *[1-9]' /proc/meminfo
+	apply 0 deny -p "$v" -f add_numbers --return 99
+	says v 'add 1 1' 99
+	says v 'fork add 1 1' 99
+	up 0 detach 1
+	says v 'add 1 1' 11
 }
 
 @test "upatch: a shared library, in one of the processes that have it" {

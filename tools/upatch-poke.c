@@ -122,6 +122,14 @@ static int attach(struct up_patch *p, const struct up_target *t, char *why)
 	opts.text_poke.vaddr = t->addr;
 	opts.text_poke.cookie = p->meta.id;
 	link = bpf_link_create(p->prog, pidfd, BPF_USER_PATCH, &opts);
+	if (link == -ENOENT && t->object->build_id_len) {
+		/* overlayfs has copied the file up: it runs from what is below it */
+		opts.text_poke.path_fd = 0;
+		opts.text_poke.flags = 0;
+		opts.text_poke.build_id = t->object->build_id;
+		opts.text_poke.build_id_sz = t->object->build_id_len;
+		link = bpf_link_create(p->prog, pidfd, BPF_USER_PATCH, &opts);
+	}
 	close(pidfd);
 	if (link < 0)
 		return up_fail(why, "%s", attach_error(link));

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -113,18 +114,46 @@ static size_t path_len(const struct up_map *m)
 	return len > del && !strcmp(m->path + len - del, DELETED) ? len - del : len;
 }
 
+/* A regular file, as maps have it: overlayfs and btrfs show another device to stat(). */
+static int open_file(const char *path, dev_t *dev, ino_t *ino)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err;
+	struct up_maps maps = {};
+	struct stat st;
+	void *p;
+
+	if (fd < 0)
+		return -errno;
+	err = fstat(fd, &st) ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
+	p = err ? MAP_FAILED : mmap(NULL, 1, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (!err)
+		err = p == MAP_FAILED ? -errno : up_maps_read(getpid(), &maps) ?: -ENOENT;
+	for (size_t i = 0; i < maps.n && err; i++) {
+		if ((__u64)p < maps.map[i].start || (__u64)p >= maps.map[i].end)
+			continue;
+		*dev = maps.map[i].dev;
+		*ino = maps.map[i].ino;
+		err = 0;
+	}
+	if (p != MAP_FAILED)
+		munmap(p, 1);
+	up_maps_free(&maps);
+	if (err)
+		close(fd);
+	return err ?: fd;
+}
+
 static int open_if(const char *path, const struct up_map *m)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct stat st;
+	dev_t dev;
+	ino_t ino;
+	int fd = open_file(path, &dev, &ino);
 
-	/* some file systems show another device to stat() than to maps */
-	if (fd >= 0 && !fstat(fd, &st) && st.st_ino == m->ino && S_ISREG(st.st_mode) &&
-	    (st.st_dev == m->dev || path_len(m) == strlen(m->path)))
-		return fd;
-	if (fd >= 0)
+	if (fd >= 0 && (dev != m->dev || ino != m->ino)) {
 		close(fd);
-	return -1;
+		fd = -1;
+	}
+	return fd;
 }
 
 struct up_object *up_mapped_object(__u32 pid, const struct up_map *m, char *why)
@@ -197,8 +226,9 @@ int up_targets_of_pid(__u32 pid, const char *object, struct up_targets *ts)
 	struct up_target *t;
 	struct up_maps maps;
 	char path[64];
-	struct stat st;
-	int err = up_maps_read(pid, &maps);
+	dev_t dev;
+	ino_t ino;
+	int fd = -1, err = up_maps_read(pid, &maps);
 
 	if (err) {
 		if (err == -ENOENT || err == -ESRCH)
@@ -209,25 +239,28 @@ int up_targets_of_pid(__u32 pid, const char *object, struct up_targets *ts)
 		return err == -ENOENT || err == -ESRCH ? NOTHING : FAILED;
 	}
 	snprintf(path, sizeof(path), "/proc/%u/exe", pid);
-	if (!object && stat(path, &st)) {
-		complain("process %u: is one of the kernel's, or cannot be looked at", pid);
-		up_maps_free(&maps);
-		return FAILED;
+	if (!object) {
+		fd = open_file(path, &dev, &ino);
+		if (fd < 0) {
+			complain("process %u: is one of the kernel's, or cannot be looked at", pid);
+			up_maps_free(&maps);
+			return FAILED;
+		}
+		close(fd);
 	}
 	for (size_t i = 0; i < maps.n; i++) {
 		const struct up_map *m = &maps.map[i];
 
-		if (!executable(m) || (object ? !named(m, object) : st.st_ino != m->ino))
+		if (!executable(m) ||
+		    (object ? !named(m, object) : m->ino != ino || m->dev != dev))
 			continue;
-		if (found && (found->ino != m->ino || found->dev != m->dev) && object) {
+		if (found && (found->ino != m->ino || found->dev != m->dev)) {
 			complain("process %u: has %s and %s: give --object a whole path", pid,
 				 found->path, m->path);
 			up_maps_free(&maps);
 			return FAILED;
 		}
-		/* an inode number alone may be that of a library on another device */
-		if (!found || (!object && st.st_dev == m->dev))
-			found = m;
+		found = found ?: m;
 	}
 	t = found ? up_targets_add(ts, pid) : NULL;
 	if (!found)
@@ -309,21 +342,14 @@ int up_targets_of_file(const char *path, struct up_targets *ts)
 {
 	char why[UP_WHY], *whole = realpath(path, NULL);
 	struct wanted w = {.is = is_file, .path = whole};
-	int fd = whole ? open(whole, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1, rc = FAILED;
-	struct stat st;
+	int fd = whole ? open_file(whole, &w.dev, &w.ino) : -errno, rc = FAILED;
 
-	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode)) {
-		complain("%s: %s", path, fd < 0 ? strerror(errno) : "is no file");
-		if (fd >= 0)
-			close(fd);
-	} else {
-		w.dev = st.st_dev;
-		w.ino = st.st_ino;
-		if (up_object_get(fd, st.st_dev, st.st_ino, whole, why))
-			rc = scan(&w, ts);
-		else
-			complain("%s", why);
-	}
+	if (fd < 0)
+		complain("%s: %s", path, fd == -EINVAL ? "is no file" : strerror(-fd));
+	else if (up_object_get(fd, w.dev, w.ino, whole, why))
+		rc = scan(&w, ts);
+	else
+		complain("%s", why);
 	free(whole);
 	return rc;
 }

@@ -235,6 +235,12 @@ static int attach(struct up_patch *p, const struct up_target *t, char *why)
 		bpf_map_delete_elem(fd, &t->pid);
 		err = up_fail(why, "has ended, or executed another program");
 	}
+	/* uprobes are where the file is now */
+	if (!err && pread(t->object->fd, site.bytes, sizeof(site.bytes), site.offset) > 0 &&
+	    up_target_intact(t, &site) > 0) {
+		bpf_map_delete_elem(fd, &t->pid);
+		err = up_fail(why, "runs from the file as it was before overlayfs copied it up");
+	}
 	close(fd);
 	return err ? -1 : 0;
 }

@@ -1,4 +1,4 @@
-/* Linux 7.3.4, id a95ad00555d8, by gcc and pahole 12.2.0 v1.24: make vmlinux */
+/* Linux 7.3.4, id a50097c3430c, by gcc and pahole 12.2.0 v1.24: make vmlinux */
 /* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -4694,6 +4694,38 @@ enum {
 	OPT_DELEGATE_MAPS = 4,
 	OPT_DELEGATE_PROGS = 5,
 	OPT_DELEGATE_ATTACHS = 6,
+};
+
+enum {
+	OVL_FSYNC_VOLATILE = 0,
+	OVL_FSYNC_AUTO = 1,
+	OVL_FSYNC_STRICT = 2,
+};
+
+enum {
+	OVL_REDIRECT_OFF = 0,
+	OVL_REDIRECT_FOLLOW = 1,
+	OVL_REDIRECT_NOFOLLOW = 2,
+	OVL_REDIRECT_ON = 3,
+};
+
+enum {
+	OVL_UUID_OFF = 0,
+	OVL_UUID_NULL = 1,
+	OVL_UUID_AUTO = 2,
+	OVL_UUID_ON = 3,
+};
+
+enum {
+	OVL_VERITY_OFF = 0,
+	OVL_VERITY_ON = 1,
+	OVL_VERITY_REQUIRE = 2,
+};
+
+enum {
+	OVL_XINO_OFF = 0,
+	OVL_XINO_AUTO = 1,
+	OVL_XINO_ON = 2,
 };
 
 enum {
@@ -15488,6 +15520,68 @@ enum oom_constraint {
 	CONSTRAINT_MEMCG = 3,
 };
 
+enum ovl_copyop {
+	OVL_COPY = 0,
+	OVL_CLONE = 1,
+	OVL_DEDUPE = 2,
+};
+
+enum ovl_entry_flag {
+	OVL_E_UPPER_ALIAS = 0,
+	OVL_E_OPAQUE = 1,
+	OVL_E_CONNECTED = 2,
+	OVL_E_XWHITEOUTS = 3,
+};
+
+enum ovl_inode_flag {
+	OVL_IMPURE = 0,
+	OVL_WHITEOUTS = 1,
+	OVL_INDEX = 2,
+	OVL_UPPERDATA = 3,
+	OVL_CONST_INO = 4,
+	OVL_HAS_DIGEST = 5,
+	OVL_VERIFIED_DIGEST = 6,
+};
+
+enum ovl_opt {
+	Opt_lowerdir = 0,
+	Opt_lowerdir_add = 1,
+	Opt_datadir_add = 2,
+	Opt_upperdir = 3,
+	Opt_workdir = 4,
+	Opt_default_permissions = 5,
+	Opt_redirect_dir = 6,
+	Opt_index = 7,
+	Opt_uuid = 8,
+	Opt_nfs_export = 9,
+	Opt_userxattr = 10,
+	Opt_xino = 11,
+	Opt_metacopy = 12,
+	Opt_verity = 13,
+	Opt_fsync = 14,
+	Opt_volatile = 15,
+	Opt_override_creds = 16,
+};
+
+enum ovl_path_type {
+	__OVL_PATH_UPPER = 1,
+	__OVL_PATH_MERGE = 2,
+	__OVL_PATH_ORIGIN = 4,
+};
+
+enum ovl_xattr {
+	OVL_XATTR_OPAQUE = 0,
+	OVL_XATTR_REDIRECT = 1,
+	OVL_XATTR_ORIGIN = 2,
+	OVL_XATTR_IMPURE = 3,
+	OVL_XATTR_NLINK = 4,
+	OVL_XATTR_UPPER = 5,
+	OVL_XATTR_UUID = 6,
+	OVL_XATTR_METACOPY = 7,
+	OVL_XATTR_PROTATTR = 8,
+	OVL_XATTR_XWHITEOUT = 9,
+};
+
 enum owner_state {
 	OWNER_NULL = 1,
 	OWNER_WRITER = 2,
@@ -26231,6 +26325,29 @@ struct auxiliary_irq_info {
 	char name[11];
 };
 
+struct wait_page_queue;
+
+struct kiocb {
+	struct file *ki_filp;
+	loff_t ki_pos;
+	void (*ki_complete)(struct kiocb *, long int);
+	void *private;
+	int ki_flags;
+	u16 ki_ioprio;
+	u8 ki_write_stream;
+	struct wait_page_queue *ki_waitq;
+};
+
+struct backing_aio {
+	struct kiocb iocb;
+	refcount_t ref;
+	struct kiocb *orig_iocb;
+	bool is_write;
+	void (*end_write)(struct kiocb *, ssize_t);
+	struct work_struct work;
+	long int res;
+};
+
 struct percpu_counter {
 	raw_spinlock_t lock;
 	s64 count;
@@ -26375,6 +26492,12 @@ struct backing_file {
 		freeptr_t bf_freeptr;
 	};
 	void *security;
+};
+
+struct backing_file_ctx {
+	const struct cred *cred;
+	void (*accessed)(struct file *);
+	void (*end_write)(struct kiocb *, ssize_t);
 };
 
 struct bpf_verifier_env;
@@ -39256,7 +39379,15 @@ struct crashtype_category {
 	size_t len;
 };
 
+typedef const struct cred *class_copy_up_creds_t;
+
 typedef const struct cred *class_override_creds_t;
+
+typedef class_override_creds_t class_override_creds_ovl_t;
+
+typedef const struct cred *class_ovl_override_creator_creds_t;
+
+typedef struct cred *class_prepare_creds_t;
 
 struct group_info;
 
@@ -53047,19 +53178,6 @@ struct khugepaged_scan {
 	long unsigned int address;
 };
 
-struct wait_page_queue;
-
-struct kiocb {
-	struct file *ki_filp;
-	loff_t ki_pos;
-	void (*ki_complete)(struct kiocb *, long int);
-	void *private;
-	int ki_flags;
-	u16 ki_ioprio;
-	u8 ki_write_stream;
-	struct wait_page_queue *ki_waitq;
-};
-
 struct klist_waiter {
 	struct list_head list;
 	struct klist_node *node;
@@ -63825,6 +63943,294 @@ struct override_status_id {
 	long long unsigned int status;
 };
 
+struct ovl_cache_entry {
+	unsigned int len;
+	unsigned int type;
+	u64 real_ino;
+	u64 ino;
+	struct list_head l_node;
+	struct rb_node node;
+	struct ovl_cache_entry *next_maybe_whiteout;
+	bool is_upper;
+	bool is_whiteout;
+	bool check_xwhiteout;
+	const char *c_name;
+	int c_len;
+	char name[0];
+};
+
+struct ovl_cattr {
+	dev_t rdev;
+	umode_t mode;
+	const char *link;
+	struct dentry *hardlink;
+};
+
+struct ovl_config {
+	char *upperdir;
+	char *workdir;
+	char **lowerdirs;
+	bool default_permissions;
+	int redirect_mode;
+	int verity_mode;
+	bool index;
+	int uuid;
+	bool nfs_export;
+	int xino;
+	bool metacopy;
+	bool userxattr;
+	int fsync_mode;
+};
+
+struct ovl_fh;
+
+struct ovl_copy_up_ctx {
+	struct dentry *parent;
+	struct dentry *dentry;
+	struct path lowerpath;
+	struct kstat stat;
+	struct kstat pstat;
+	const char *link;
+	struct dentry *destdir;
+	struct qstr destname;
+	struct dentry *workdir;
+	const struct ovl_fh *origin_fh;
+	bool origin;
+	bool indexed;
+	bool metacopy;
+	bool metacopy_digest;
+	bool metadata_fsync;
+};
+
+struct ovl_dir_cache {
+	long int refcount;
+	u64 version;
+	struct list_head entries;
+	struct rb_root root;
+};
+
+struct ovl_dir_file {
+	bool is_real;
+	bool is_upper;
+	struct ovl_dir_cache *cache;
+	struct list_head *cursor;
+	struct file *realfile;
+	struct file *upperfile;
+};
+
+struct ovl_layer;
+
+struct ovl_path {
+	const struct ovl_layer *layer;
+	struct dentry *dentry;
+};
+
+struct ovl_entry {
+	unsigned int __numlower;
+	struct ovl_path __lowerstack[0];
+};
+
+struct ovl_fb {
+	u8 version;
+	u8 magic;
+	u8 len;
+	u8 flags;
+	u8 type;
+	uuid_t uuid;
+	u32 fid[0];
+} __attribute__((packed));
+
+struct ovl_fh {
+	u8 padding[3];
+	union {
+		struct ovl_fb fb;
+		struct {
+			struct {} __empty_buf;
+			u8 buf[0];
+		};
+	};
+};
+
+struct ovl_file {
+	struct file *realfile;
+	struct file *upperfile;
+};
+
+struct ovl_sb;
+
+struct ovl_fs {
+	unsigned int numlayer;
+	unsigned int numfs;
+	unsigned int numdatalayer;
+	struct ovl_layer *layers;
+	struct ovl_sb *fs;
+	struct dentry *workbasedir;
+	struct dentry *workdir;
+	long int namelen;
+	struct ovl_config config;
+	const struct cred *creator_cred;
+	bool tmpfile;
+	bool noxattr;
+	bool nofh;
+	bool upperdir_locked;
+	bool workdir_locked;
+	struct inode *workbasedir_trap;
+	struct inode *workdir_trap;
+	int xino_mode;
+	atomic_long_t last_ino;
+	struct dentry *whiteout;
+	bool no_shared_whiteout;
+	struct mutex whiteout_lock;
+	errseq_t errseq;
+	bool casefold;
+};
+
+struct ovl_opt_set {
+	bool metacopy;
+	bool redirect;
+	bool nfs_export;
+	bool index;
+};
+
+struct ovl_fs_context_layer;
+
+struct ovl_fs_context {
+	struct path upper;
+	struct path work;
+	size_t capacity;
+	size_t nr;
+	size_t nr_data;
+	struct ovl_opt_set set;
+	struct ovl_fs_context_layer *lower;
+	char *lowerdir_all;
+	bool casefold_set;
+};
+
+struct ovl_fs_context_layer {
+	char *name;
+	struct path path;
+};
+
+struct ovl_inode {
+	union {
+		struct ovl_dir_cache *cache;
+		const char *lowerdata_redirect;
+	};
+	const char *redirect;
+	u64 version;
+	long unsigned int flags;
+	struct inode vfs_inode;
+	struct dentry *__upperdentry;
+	struct ovl_entry *oe;
+	struct mutex lock;
+};
+
+struct ovl_inode_params {
+	struct inode *newinode;
+	struct dentry *upperdentry;
+	struct ovl_entry *oe;
+	bool index;
+	char *redirect;
+	char *lowerdata_redirect;
+};
+
+struct ovl_layer {
+	struct vfsmount *mnt;
+	struct inode *trap;
+	struct ovl_sb *fs;
+	int idx;
+	int fsid;
+	bool has_xwhiteouts;
+};
+
+struct ovl_lookup_ctx {
+	struct dentry *dentry;
+	struct ovl_entry *oe;
+	struct ovl_path *stack;
+	struct ovl_path *origin_path;
+	struct dentry *upperdentry;
+	struct dentry *index;
+	struct inode *inode;
+	unsigned int ctr;
+};
+
+struct ovl_lookup_data {
+	struct super_block *sb;
+	struct dentry *dentry;
+	const struct ovl_layer *layer;
+	struct qstr name;
+	bool is_dir;
+	bool opaque;
+	bool xwhiteouts;
+	bool stop;
+	bool last;
+	char *redirect;
+	char *upperredirect;
+	int metacopy;
+	bool absolute_redirect;
+};
+
+struct ovl_metacopy {
+	u8 version;
+	u8 len;
+	u8 flags;
+	u8 digest_algo;
+	u8 digest[64];
+};
+
+struct unicode_map;
+
+struct ovl_readdir_data {
+	struct dir_context ctx;
+	struct dentry *dentry;
+	bool is_lowest;
+	struct rb_root *root;
+	struct list_head *list;
+	struct list_head middle;
+	struct ovl_cache_entry *first_maybe_whiteout;
+	struct unicode_map *map;
+	int count;
+	int err;
+	bool is_upper;
+	bool d_type_supported;
+	bool in_xwhiteouts_dir;
+};
+
+struct ovl_readdir_translate {
+	struct dir_context *orig_ctx;
+	struct ovl_dir_cache *cache;
+	struct dir_context ctx;
+	u64 parent_ino;
+	int fsid;
+	int xinobits;
+	bool xinowarn;
+};
+
+struct renamedata {
+	struct mnt_idmap *mnt_idmap;
+	struct dentry *old_parent;
+	struct dentry *old_dentry;
+	struct dentry *new_parent;
+	struct dentry *new_dentry;
+	struct delegated_inode *delegated_inode;
+	unsigned int flags;
+};
+
+struct ovl_renamedata {
+	struct renamedata;
+	struct dentry *opaquedir;
+	bool cleanup_whiteout;
+	bool update_nlink;
+	bool overwrite;
+};
+
+struct ovl_sb {
+	struct super_block *sb;
+	dev_t pseudo_dev;
+	bool bad_uuid;
+	bool is_lower;
+};
+
 struct p2pdma_provider {
 	struct device *owner;
 	u64 bus_offset;
@@ -68844,16 +69250,6 @@ struct remote_function_call {
 struct remote_output {
 	struct perf_buffer *rb;
 	int err;
-};
-
-struct renamedata {
-	struct mnt_idmap *mnt_idmap;
-	struct dentry *old_parent;
-	struct dentry *old_dentry;
-	struct dentry *new_parent;
-	struct dentry *new_dentry;
-	struct delegated_inode *delegated_inode;
-	unsigned int flags;
 };
 
 struct req {
@@ -81332,6 +81728,17 @@ struct uncharge_gather {
 	int nid;
 };
 
+struct utf8data;
+
+struct utf8data_table;
+
+struct unicode_map {
+	unsigned int version;
+	const struct utf8data *ntab[2];
+	const struct utf8data_table *tables;
+	struct callback_head rcu;
+};
+
 struct unix_address {
 	refcount_t refcnt;
 	int len;
@@ -86392,6 +86799,8 @@ struct audit_context;
 struct bpf_iter;
 
 struct bpf_key;
+
+struct fsverity_info;
 
 struct hugepage_subpool;
 
