@@ -176,10 +176,13 @@ UPATCH(deny)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(upatch_fork, struct task_struct *parent, struct task_struct *child)
 {
-	__u32 from = parent->tgid, to = child->tgid;
+	__u32 from = parent->tgid, to = child->tgid, *file, of;
 
-	if (from != to && bpf_map_lookup_elem(&upatch_members, &from) &&
-	    bpf_map_update_elem(&upatch_members, &to, &from, BPF_ANY))
+	file = from != to ? bpf_map_lookup_elem(&upatch_members, &from) : NULL;
+	if (!file)
+		return 0;
+	of = *file;
+	if (bpf_map_update_elem(&upatch_members, &to, &of, BPF_ANY))
 		__sync_fetch_and_add(&lost, 1);
 	return 0;
 }

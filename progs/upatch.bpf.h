@@ -56,7 +56,7 @@ struct up_arena __arena upatch = {.magic = UP_MAGIC, .version = UP_VERSION};
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u32);
-	__type(value, __u32);	/* who forked it; 0: the tool has added it */
+	__type(value, __u32);	/* of its file: the upper half of a link's cookie */
 	__uint(max_entries, 32768);
 } upatch_members SEC(".maps");
 
@@ -167,15 +167,18 @@ static __always_inline bool upatch_enter(const struct up_call *call, const bool 
 	return true;
 }
 
-/* uprobe: whether the process is one of those that are patched. */
-static __always_inline bool upatch_member(void)
+/*
+ * uprobe: whether the process is one of those that are patched, by this link. Containers of one
+ * image have files of their own, on overlayfs, but a probe in one of them is hit in all.
+ */
+static __always_inline bool upatch_member(struct pt_regs *regs)
 {
-	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	__u32 pid = bpf_get_current_pid_tgid() >> 32, *of;
 
-	if (bpf_map_lookup_elem(&upatch_members, &pid))
-		return true;
-	__sync_fetch_and_add(&upatch.others, 1);
-	return false;
+	of = bpf_map_lookup_elem(&upatch_members, &pid);
+	if (!of)
+		__sync_fetch_and_add(&upatch.others, 1);
+	return of && *of == bpf_get_attach_cookie(regs) >> 32;
 }
 
 #define UPATCH_FROM_REGS(regs)						\
@@ -184,7 +187,7 @@ static __always_inline bool upatch_member(void)
 			 (regs)->r8, (regs)->r9},			\
 		.sp = (regs)->sp,					\
 		.ip = (regs)->ip,					\
-		.cookie = bpf_get_attach_cookie(regs),			\
+		.cookie = (__u32)bpf_get_attach_cookie(regs),		\
 	}
 
 #define UPATCH_POKE(name)						\
@@ -204,7 +207,7 @@ static __always_inline bool upatch_member(void)
 	{								\
 		UPATCH_FROM_REGS(regs);					\
 									\
-		if (!upatch_member() || !upatch_enter(&copy, false))	\
+		if (!upatch_member(regs) || !upatch_enter(&copy, false)) \
 			return 0;					\
 		if (name##_body(&copy, false)) {			\
 			regs->ax = copy.ret;				\
@@ -229,7 +232,7 @@ static __always_inline bool upatch_member(void)
 	{								\
 		UPATCH_FROM_REGS(regs);					\
 									\
-		if (upatch_member() && upatch_enter(&copy, false))	\
+		if (upatch_member(regs) && upatch_enter(&copy, false))	\
 			name##_body(&copy, false);			\
 		return 0;						\
 	}								\

@@ -8,7 +8,7 @@
 #define UPATCH_H
 
 #define UP_MAGIC   0x68637061 /* "apch" */
-#define UP_VERSION 1
+#define UP_VERSION 2
 
 /* A call at the entry of a function: as struct bpf_user_patch_ctx, but no CO-RE for it. */
 struct up_call {

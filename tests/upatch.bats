@@ -405,14 +405,45 @@ debug() {
 	json '.patches[0].calls == 30200'
 }
 
+# container NAME: of an image that all have below them
+container() {
+	local d=$BATS_TEST_TMPDIR
+	mkdir -p "$d/lower" "$d/$1" "$d/rest.$1"
+	[ -e "$d/lower/app" ] || cp "$V/pie" "$d/lower/app"
+	mount -t tmpfs none "$d/rest.$1"
+	mkdir "$d/rest.$1/upper" "$d/rest.$1/work"
+	mount -t overlay -o "lowerdir=$d/lower,upperdir=$d/rest.$1/upper,workdir=$d/rest.$1/work" \
+		none "$d/$1"
+	mounted+=("$d/$1" "$d/rest.$1")
+}
+
+@test "upatch: containers of one image" {
+	local id
+	container one
+	container two
+	run_victim v "$BATS_TEST_TMPDIR/one/app"
+	run_victim w "$BATS_TEST_TMPDIR/two/app"
+	up 0 check -p "$v" -f add_numbers -j
+	id=$(jq -r .build_id <<<"$output")
+	apply 0 deny --build-id "$id" -f add_numbers --return 99
+	says v 'add 1 1' 99
+	says w 'add 1 1' 99
+	says w 'fork add 1 1' 99
+	up 0 list -j
+	json '.patches | length == 1 and (.[0] | .calls == 3 and .hits == 3 and (.pids | length) == 2)'
+	up 0 verify
+	up 0 update 1 --return 98
+	says v 'add 1 1' 98
+	says w 'add 1 1' 98
+	kill -9 "$v"
+	says w 'add 1 1' 98
+	up 0 detach 1
+	says w 'add 1 1' 11
+}
+
 @test "upatch: files of a container, on overlayfs" {
 	local d=$BATS_TEST_TMPDIR
-	mkdir "$d/lower" "$d/rest" "$d/merged"
-	mount -t tmpfs none "$d/rest"
-	mkdir "$d/rest/upper" "$d/rest/work"
-	cp "$V/pie" "$d/lower/app"
-	mount -t overlay -o "lowerdir=$d/lower,upperdir=$d/rest/upper,workdir=$d/rest/work" none "$d/merged"
-	mounted=("$d/merged" "$d/rest")
+	container merged
 	run_victim v "$d/merged/app"
 	apply 0 deny -p "$v" -f add_numbers --return 99
 	says v 'add 1 1' 99
@@ -424,7 +455,7 @@ debug() {
 	up 0 detach --all
 	# copied up: who runs it goes on with the lower file, who begins has the upper one
 	chmod 700 "$d/merged/app"
-	[ -e "$d/rest/upper/app" ]
+	[ -e "$d/rest.merged/upper/app" ]
 	run_victim w "$d/merged/app"
 	if [ "$BATS_BACKEND" = poke ]; then
 		apply 0 deny -p "$v" -f add_numbers --return 97

@@ -177,11 +177,19 @@ static void link_name(char name[64], const struct up_object *o)
 	snprintf(name, 64, "at-%u-%u-%lu", major(o->dev), minor(o->dev), (unsigned long)o->ino);
 }
 
+/* Of a file, for its members and its link. */
+static __u32 file_key(const struct up_object *o)
+{
+	__u64 ino = o->ino, dev = o->dev;
+
+	return ino ^ ino >> 32 ^ dev << 16 ^ dev >> 16;
+}
+
 static int attach_file(struct up_patch *p, const struct up_object *o, char *why)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, opts);
 	unsigned long offset = p->meta.offset;
-	__u64 cookie = p->meta.id;
+	__u64 cookie = p->meta.id | (__u64)file_key(o) << 32;
 	char name[64], path[64];
 	int fd, err;
 
@@ -213,7 +221,7 @@ static int attach(struct up_patch *p, const struct up_target *t, char *why)
 	struct up_target now = *t;
 	struct up_site site = {.offset = p->meta.offset};
 	struct stat ns;
-	__u32 zero = 0;
+	__u32 key = file_key(t->object);
 	int fd, err;
 
 	if (stat("/proc/self/ns/pid", &ns) || ns.st_ino != INIT_PID_NS)
@@ -226,8 +234,7 @@ static int attach(struct up_patch *p, const struct up_target *t, char *why)
 	if (fd < 0)
 		return up_fail(why, "%s: cannot open the map of members: %s", p->dir,
 			       strerror(-fd));
-	err = bpf_map_update_elem(fd, &t->pid, &zero, BPF_NOEXIST);
-	err = err == -EEXIST ? 0 : err;
+	err = bpf_map_update_elem(fd, &t->pid, &key, BPF_ANY);
 	if (err)
 		up_fail(why, "cannot add it to the members: %s", strerror(-err));
 	/* it may have ended, or executed another program, in front of that */
