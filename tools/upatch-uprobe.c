@@ -177,12 +177,12 @@ static void link_name(char name[64], const struct up_object *o)
 	snprintf(name, 64, "at-%u-%u-%lu", major(o->dev), minor(o->dev), (unsigned long)o->ino);
 }
 
-/* Of a file, for its members and its link. */
+/* Of a file, for its members and its link: another one for each, but for one time in 2^32. */
 static __u32 file_key(const struct up_object *o)
 {
-	__u64 ino = o->ino, dev = o->dev;
+	const __u64 mix = 0x9e3779b97f4a7c15;	/* 2^64 by the golden ratio */
 
-	return ino ^ ino >> 32 ^ dev << 16 ^ dev >> 16;
+	return ((o->ino * mix ^ o->dev) * mix) >> 32;
 }
 
 static int attach_file(struct up_patch *p, const struct up_object *o, char *why)
