@@ -52,7 +52,7 @@ says() {
 }
 
 @test "upatch: links come and go under threads with signals and stacks of their own" {
-	says userstorm storm $((TIMEOUT_FACTOR > 3 ? 300 : 10000)) 60
+	says userstorm storm $((TIMEOUT_FACTOR > 3 ? 300 : 10000)) 150
 }
 
 @test "upatch: single steps over a patch, and what happens to it meanwhile" {
