@@ -654,6 +654,8 @@ through() {
 @test "tproxy: a device, or a namespace, goes without being detached" {
 	requires root kernel:6.6 tool:jq
 	world veth
+	tp 3 attach tcx-ingress no-such-device --to ":$PORT"
+	[[ $stderr == *"no-such-device: no such device"* ]]
 	attach --to ":$PORT"
 	ip -n "$h" link del "$h"
 	tp 0 doctor
