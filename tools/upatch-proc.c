@@ -228,7 +228,7 @@ int up_targets_of_pid(__u32 pid, const char *object, struct up_targets *ts)
 	char path[64];
 	dev_t dev;
 	ino_t ino;
-	int fd = -1, err = up_maps_read(pid, &maps);
+	int fd, err = up_maps_read(pid, &maps);
 
 	if (err) {
 		if (err == -ENOENT || err == -ESRCH)
