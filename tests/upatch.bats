@@ -473,7 +473,7 @@ container() {
 }
 
 @test "upatch: text in huge pages" {
-	local d=$BATS_TEST_TMPDIR/huge
+	local d=$BATS_TEST_TMPDIR/huge huge
 	mkdir "$d"
 	mount -t tmpfs -o huge=always none "$d"
 	mounted=("$d")
@@ -483,10 +483,11 @@ container() {
 		"$BATS_TEST_TMPDIR/pad.s" "$TOP/tests/victim.c" "$BATS_TEST_TMPDIR/pad.s"
 	run_victim v "$d/app"
 	says v 'add 1 1' 11
-	grep ShmemPmdMapped /proc/meminfo
-	grep -q 'ShmemPmdMapped: *[1-9]' /proc/meminfo
+	huge=$(sed -n 's/ShmemPmdMapped: *//p' /proc/meminfo)
+	[ "$huge" != '0 kB' ]
 	apply 0 deny -p "$v" -f add_numbers --return 99
 	says v 'add 1 1' 99
+	[ "$(sed -n 's/ShmemPmdMapped: *//p' /proc/meminfo)" != "$huge" ]	# it was of that one
 	says v 'fork add 1 1' 99
 	up 0 detach 1
 	says v 'add 1 1' 11
@@ -601,6 +602,22 @@ container() {
 	[[ $stderr == *"no such patch"* ]]
 	up 0 detach --all
 	[ "$output" = "all: unchanged" ]
+}
+
+@test "upatch: patches of another version are told, and left alone" {
+	mkdir -p "$PIN/upatch/77"
+	bpftool map create "$PIN/upatch/77/meta" type array key 4 value 16 entries 1 name of_others
+	run_victim v "$V/pie"
+	apply 0 count -p "$v" -f add_numbers
+	[[ $output == "patch 78:"* && $stderr == *"/77: was made by another version"* ]]
+	up 1 list
+	[[ $output == *add_numbers* && $stderr == *"/77: was made by another version"* ]]
+	up 1 detach --all
+	[ "$(grep -c "/77: was made by another version" <<<"$stderr")" = 1 ]
+	[ -e "$PIN/upatch/77/meta" ]
+	[ ! -e "$PIN/upatch/78" ]
+	rm -r "$PIN/upatch/77"
+	up 0 list
 }
 
 @test "upatch: with --dry-run nothing changes" {

@@ -75,6 +75,7 @@ static int by_id(const void *a, const void *b)
 
 int up_patches_get(struct up_patches *all)
 {
+	static bool told;	/* a verb may look more than once */
 	DIR *d = opendir(UP_ROOT);
 	struct dirent *e;
 	int err = 0;
@@ -89,8 +90,15 @@ int up_patches_get(struct up_patches *all)
 		if (!parse_u32(e->d_name, 1, UINT32_MAX, &id) ||
 		    !pin_path(p.dir, UP_ROOT, e->d_name))
 			continue;
-		if (meta_read(p.dir, &p.meta))
+		if (id > all->last_id)
+			all->last_id = id;
+		if (meta_read(p.dir, &p.meta)) {
+			if (!told)
+				complain("%s: was made by another version of upatch, and is left "
+					 "alone: detach it with that one", p.dir);
+			all->others++;
 			continue;
+		}
 		p.meta.id = id;
 		more = realloc(all->patch, (all->n + 1) * sizeof(*more));
 		if (!more) {
@@ -101,6 +109,7 @@ int up_patches_get(struct up_patches *all)
 		all->patch[all->n++] = p;
 	}
 	closedir(d);
+	told = true;
 	if (all->n)
 		qsort(all->patch, all->n, sizeof(*all->patch), by_id);
 	return err;
@@ -157,7 +166,7 @@ void up_patch_close(struct up_patch *p)
 
 __u32 up_patch_next_id(const struct up_patches *all)
 {
-	return all->n ? all->patch[all->n - 1].meta.id + 1 : 1;
+	return all->last_id + 1;
 }
 
 int up_each_link(const struct up_patch *p, char *why,

@@ -63,9 +63,11 @@ extern const char *const up_kinds[]; /* in the order of enum up_kind, NULL at th
 struct up_patches {
 	struct up_patch *patch;
 	size_t n;
+	unsigned int others; /* of another version of upatch, which have been complained of */
+	__u32 last_id;	     /* of all of them */
 };
 
-/* In the order of their IDs. 0 or -errno; what another upatch has left is not among them. */
+/* In the order of their IDs. 0 or -errno. */
 int up_patches_get(struct up_patches *all);
 void up_patches_free(struct up_patches *all);
 /* With its arena. 0 or -1. */

@@ -26,10 +26,10 @@ int up_each(int argc, char **argv, const char *verb,
 		if (!parse_u32(argv[i], 1, UINT32_MAX, &id))
 			rc = usage_error(verb, "takes IDs of patches (see upatch list)");
 	err = rc ? 0 : up_patches_get(&all);
-	if (err) {
+	if (err)
 		complain_err(err, UP_ROOT, "cannot read");
+	if (err || all.others)
 		rc = FAILED;
-	}
 	for (size_t i = 0; i < all.n && (rc == DONE || rc == FAILED); i++) {
 		struct up_patch *p = &all.patch[i];
 		bool meant = !argc;

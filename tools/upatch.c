@@ -726,6 +726,8 @@ static int detach(int argc, char **argv)
 		change("unfinished", "remove %u", leftovers);
 	if (!rc)
 		up_patches_get(&all);
+	if (env.all && all.others)
+		rc = FAILED;
 	for (size_t i = 0; env.all && i < all.n; i++)
 		rc = detach_one(&all.patch[i]) ?: rc;
 	for (int i = 0; i < argc; i++) {
